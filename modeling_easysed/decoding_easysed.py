@@ -1,0 +1,357 @@
+"""Decoding: frame probabilities to events.
+
+"boxes" (the default) fixes candidate events by the change points of a class's probabilities and gives each one score;
+the threshold then selects among them and moves no border. "threshold" is the plain alternative: median filter,
+hysteresis, gaps closed, short events dropped. Parameters are per class, in a dict that config.json can hold:
+
+    {"method": "boxes", "default": {"filter_s": 0.4, ...}, "classes": {"0": {"threshold": 0.6}, ...}}
+
+Source of the boxes' idea: Ebbers et al., Sound Event Bounding Boxes, Interspeech 2024 (arXiv 2406.04212), section 3.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Parameter: (default, smallest, largest legal value), by method. Times in seconds, levels as probabilities. The
+# defaults were measured with networks trained on soundscapes mixed from ESC-10.
+PARAMETERS: dict[str, dict[str, tuple[float, float, float]]] = {
+    "boxes": {
+        "filter_s": (0.4, 0.0, 10.0),
+        "absolute_limit": (0.4, 0.0, 1.0),
+        "relative_limit": (4.0, 1.0, math.inf),
+        "edge_ratio": (0.5, 0.0, 1.0),
+        "min_duration_s": (0.08, 0.0, math.inf),
+        "threshold": (0.5, 0.0, 1.0),
+    },
+    "threshold": {
+        "median_s": (0.44, 0.0, 10.0),
+        "low_ratio": (0.5, 0.0, 1.0),
+        "max_gap_s": (0.2, 0.0, math.inf),
+        "min_duration_s": (0.08, 0.0, math.inf),
+        "threshold": (0.5, 0.0, 1.0),
+    },
+}
+DEFAULT_METHOD = "boxes"
+SILENT_KEYS = ("id", "tuned_on")  # provenance that decoding itself does not read
+SMALLEST_STEP = 1e-9  # below this a step of the filtered probabilities is rounding, not a change point
+
+
+class Box(NamedTuple):
+    """One event: onset and offset in seconds, the class's index, and the score in [0, 1] that a threshold acts on."""
+
+    onset: float
+    offset: float
+    class_index: int
+    score: float
+
+
+def decode(probabilities: np.ndarray, borders: np.ndarray, decoding: dict[str, Any] | None = None) -> list[Box]:
+    """Events of one recording: the candidate boxes whose score is above their class's threshold.
+
+    Args:
+        probabilities: (frames, classes) in [0, 1].
+        borders: (frames + 1,) seconds, increasing; frame k covers borders[k] to borders[k + 1].
+        decoding: parameters of one exit (see the module's head and `decoding_for_exit`); None = defaults.
+
+    Returns:
+        Events sorted by onset. Those of one class do not overlap; all lie within borders[0] and borders[-1].
+
+    Raises:
+        ValueError: when the shapes do not fit, a probability is no number in [0, 1], or a parameter breaks its rule.
+    """
+    num_classes = np.shape(probabilities)[-1] if np.ndim(probabilities) == 2 else 0
+    thresholds = class_parameters(decoding, num_classes)["threshold"]
+    boxes = candidate_boxes(probabilities, borders, decoding)
+    return [box for box in boxes if box.score > thresholds[box.class_index]]
+
+
+def candidate_boxes(
+    probabilities: np.ndarray, borders: np.ndarray, decoding: dict[str, Any] | None = None
+) -> list[Box]:
+    """All candidates of one recording with their scores, before the final threshold: what PSDS is computed from.
+
+    With the method "threshold" the borders depend on the threshold, so there the candidates are its events.
+
+    Args, Returns and Raises as for `decode`.
+    """
+    probabilities, borders = _check_scores(probabilities, borders)
+    num_frames, num_classes = probabilities.shape
+    if num_frames == 0 or num_classes == 0:
+        return []
+    parameters = class_parameters(decoding, num_classes)
+    frame_duration_s = float(np.median(np.diff(borders)))
+    find = _threshold_events if _method_of(decoding) == "threshold" else _change_point_boxes
+    classes, onsets, offsets, scores = find(probabilities, parameters, frame_duration_s)
+    onsets_s, offsets_s = borders[onsets], borders[offsets]
+    # half a microsecond: an event of exactly the shortest duration stays, whatever the borders' rounding
+    long_enough = offsets_s - onsets_s >= parameters["min_duration_s"][classes] - 5e-7
+    columns = (onsets_s, offsets_s, classes, np.clip(scores, 0.0, 1.0))
+    rows = zip(*(column[long_enough].tolist() for column in columns), strict=True)
+    return sorted(Box(*row) for row in rows)
+
+
+def decoding_for_exit(config_decoding: dict[str, Any] | None, exit_index: int) -> dict[str, Any] | None:
+    """The parameters of one exit out of what a checkpoint's config holds.
+
+    Args:
+        config_decoding: `config.decoding`: either one dict for all exits, or one with
+            {"exits": {"1": {"default": {...}, "classes": {...}}, ...}} besides "method" and "id".
+        exit_index: 1 = shallowest.
+
+    Returns:
+        The dict that `decode` takes. An exit that was not tuned gets what stands outside "exits"; None stays None.
+    """
+    if config_decoding is None or "exits" not in config_decoding:
+        return config_decoding
+    common = {key: value for key, value in config_decoding.items() if key != "exits"}
+    return {**common, **config_decoding["exits"].get(str(exit_index), {})}
+
+
+def frame_borders(num_frames: int, frame_duration_s: float, duration_s: float) -> np.ndarray:
+    """Borders (num_frames + 1,) in seconds of frames centred at k x frame_duration_s, from 0 to the file's end.
+
+    The first frame is cut at 0; the last one ends with the file, up to one frame after its centre.
+
+    Raises:
+        ValueError: when so many frames do not come from a file of that duration.
+    """
+    past_last_centre = duration_s / frame_duration_s - (num_frames - 1)
+    if num_frames < 1 or duration_s <= 0 or not -0.45 < past_last_centre < 1.45:  # 1 at most, and rounding
+        raise ValueError(
+            f"{num_frames} frames of {frame_duration_s} s cannot come from a file of duration_s={duration_s}: give "
+            f"the duration of the samples that were analysed"
+        )
+    borders = (np.arange(num_frames + 1) - 0.5) * frame_duration_s
+    borders[0], borders[-1] = 0.0, duration_s
+    return borders
+
+
+# ---- parameters ------------------------------------------------------------------------------------------------------
+
+
+def class_parameters(decoding: dict[str, Any] | None, num_classes: int) -> dict[str, np.ndarray]:
+    """Every parameter of the method as an array (classes,): the class's own, else the dict's default, else ours.
+
+    Raises:
+        ValueError: for a key, method, class or parameter that does not exist, or a value outside its range.
+    """
+    decoding = {} if decoding is None else decoding
+    allowed = ("method", "default", "classes", *SILENT_KEYS)
+    unknown = [key for key in decoding if key not in allowed]
+    if unknown:
+        raise ValueError(
+            f"decoding may hold {', '.join(allowed)}, got {unknown}: pick one exit of a config with decoding_for_exit"
+        )
+    method = _method_of(decoding)
+    default = _check_parameters(decoding.get("default", {}), method, "default")
+    arrays = {}
+    for name, (value, *_) in PARAMETERS[method].items():
+        arrays[name] = np.full(num_classes, default.get(name, value), dtype=np.float64)
+    for key, own in decoding.get("classes", {}).items():
+        if not (str(key).isdecimal() and int(key) < num_classes):
+            raise ValueError(f"decoding['classes'] must be keyed by class indices 0 to {num_classes - 1}, got {key!r}")
+        for name, value in _check_parameters(own, method, f"class {key}").items():
+            arrays[name][int(key)] = value
+    return arrays
+
+
+def _method_of(decoding: dict[str, Any] | None) -> str:
+    method = DEFAULT_METHOD if decoding is None else decoding.get("method", DEFAULT_METHOD)
+    if method not in PARAMETERS:
+        raise ValueError(f"decoding method must be one of {tuple(PARAMETERS)}, got {method!r}")
+    return method
+
+
+def _check_parameters(parameters: dict[str, float], method: str, where: str) -> dict[str, float]:
+    for name, value in parameters.items():
+        if name not in PARAMETERS[method]:
+            raise ValueError(
+                f"decoding parameter of {where} must be one of {tuple(PARAMETERS[method])} for the method "
+                f"{method!r}, got {name!r}"
+            )
+        _, smallest, largest = PARAMETERS[method][name]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not smallest <= value <= largest:
+            raise ValueError(f"decoding {name} of {where} must be in [{smallest}, {largest}], got {value!r}")
+    return parameters
+
+
+def _check_scores(probabilities: np.ndarray, borders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    borders = np.asarray(borders, dtype=np.float64)
+    if probabilities.ndim != 2:
+        raise ValueError(f"probabilities must have shape (frames, classes), got {probabilities.shape}")
+    if borders.shape != (len(probabilities) + 1,):
+        raise ValueError(
+            f"borders must have shape (frames + 1,) = ({len(probabilities) + 1},), got {borders.shape}: "
+            f"frame k covers borders[k] to borders[k + 1]"
+        )
+    if not (np.isfinite(borders).all() and (np.diff(borders) > 0).all()):
+        raise ValueError("borders must be finite and increasing seconds; clip them to the file and drop empty frames")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():  # also false for NaN
+        raise ValueError("probabilities must be in [0, 1], got NaN or values outside: apply a sigmoid to logits first")
+    return probabilities, borders
+
+
+# ---- boxes -----------------------------------------------------------------------------------------------------------
+# All classes are handled in one go: candidates stand in flat arrays sorted by class, then by time.
+
+Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]  # class, first frame, frame after the last
+Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # the same and the score
+
+
+class _ChangePoints(NamedTuple):
+    """Extremes of the step filter, sorted by class and time: (points,) class, border, +1 rise or -1 fall, step > 0."""
+
+    label: np.ndarray
+    border: np.ndarray
+    sign: np.ndarray
+    step: np.ndarray
+
+
+def _change_point_boxes(probabilities: np.ndarray, parameters: dict[str, np.ndarray], frame_duration_s: float) -> Found:
+    cumulative = np.zeros((probabilities.shape[1], len(probabilities) + 1))
+    np.cumsum(probabilities.T, axis=1, out=cumulative[:, 1:])
+    # (classes, frames + 1)
+    filter_frames = np.maximum(1, np.round(parameters["filter_s"] / frame_duration_s)).astype(np.int64)
+    points = _change_points(_step_filter(cumulative, filter_frames))
+    candidates = _pair(_steepest_of_each_run(points))
+    candidates = _join(candidates, cumulative, parameters["absolute_limit"], parameters["relative_limit"])
+    candidates = _trim(candidates, points, cumulative, parameters["edge_ratio"])
+    return *candidates, _mean_inside(cumulative, *candidates)
+
+
+def _step_filter(cumulative: np.ndarray, filter_frames: np.ndarray) -> np.ndarray:
+    """(classes, borders): mean of the `filter_frames` after a border less the mean of as many before it.
+
+    Outside the file the probabilities count as 0, so that an event cut by the file's end has its border there.
+    """
+    last = cumulative.shape[1] - 1
+    border = np.arange(last + 1)[None, :]
+    reach = filter_frames[:, None]
+    after = np.take_along_axis(cumulative, np.minimum(border + reach, last), axis=1)
+    before = np.take_along_axis(cumulative, np.maximum(border - reach, 0), axis=1)
+    return (after - 2 * cumulative + before) / reach
+
+
+def _change_points(steps: np.ndarray) -> _ChangePoints:
+    """Local maxima above zero (rises) and local minima below zero (falls) of every class."""
+    padded = np.pad(steps, ((0, 0), (1, 1)))
+    left, right = padded[:, :-2], padded[:, 2:]
+    rises = (steps > left) & (steps >= right) & (steps > SMALLEST_STEP)
+    falls = (steps <= left) & (steps < right) & (steps < -SMALLEST_STEP)
+    sign = rises.astype(np.int64) - falls
+    label, border = np.nonzero(sign)
+    return _ChangePoints(label, border, sign[label, border], np.abs(steps[label, border]))
+
+
+def _steepest_of_each_run(points: _ChangePoints) -> _ChangePoints:
+    """Of rises (or falls) in a row only the steepest, so that rises and falls alternate."""
+    if len(points.label) == 0:
+        return points
+    changes = (np.diff(points.sign) != 0) | (np.diff(points.label) != 0)
+    run = np.concatenate([[0], np.cumsum(changes)])
+    by_steepness = np.lexsort((-points.step, run))
+    chosen = by_steepness[np.unique(run, return_index=True)[1]]
+    return _ChangePoints(*(column[chosen] for column in points))
+
+
+def _pair(points: _ChangePoints) -> Candidates:
+    """Every rise with the fall that follows it."""
+    is_pair = (points.sign[:-1] > 0) & (points.sign[1:] < 0) & (points.label[:-1] == points.label[1:])
+    first = np.flatnonzero(is_pair)
+    return points.label[first], points.border[first], points.border[first + 1]
+
+
+def _join(
+    candidates: Candidates, cumulative: np.ndarray, absolute_limit: np.ndarray, relative_limit: np.ndarray
+) -> Candidates:
+    """Joins neighbours while the dip between them is small against the higher of the two.
+
+    Levels are means over frames. A dip is small when it lies less than `absolute_limit` below that level, or when the
+    level is less than `relative_limit` times the dip's. The higher one counts: against the lower one, every ripple of
+    the background beside an event would be joined to it.
+    """
+    label, onset, offset = candidates
+    while len(label) > 1:
+        level = _mean_inside(cumulative, label, onset, offset)
+        dip = _mean_inside(cumulative, label[:-1], offset[:-1], onset[1:])
+        higher = np.maximum(level[:-1], level[1:])
+        is_small = (higher - dip < absolute_limit[label[1:]]) | (higher < relative_limit[label[1:]] * dip)
+        join = is_small & (label[:-1] == label[1:])
+        if not join.any():
+            break
+        keep_onset, keep_offset = np.append(True, ~join), np.append(~join, True)
+        label, onset, offset = label[keep_onset], onset[keep_onset], offset[keep_offset]
+    return label, onset, offset
+
+
+def _trim(candidates: Candidates, points: _ChangePoints, cumulative: np.ndarray, edge_ratio: np.ndarray) -> Candidates:
+    """Moves borders inwards to the outermost rise and fall that are steps of at least `edge_ratio` x the box's level.
+
+    Joining leaves faint outskirts at a box; the event begins and ends where the probability really steps.
+    """
+    label, onset, offset = candidates
+    width = cumulative.shape[1]
+    box = np.searchsorted(label * width + onset, points.label * width + points.border, side="right") - 1
+    is_inside = (box >= 0) & (points.label == label[box]) & (points.border <= offset[box]) if len(label) else box >= 0
+    needed = (edge_ratio[label] * _mean_inside(cumulative, label, onset, offset))[box] if len(label) else 0.0
+    is_edge = is_inside & (points.step >= needed)
+    rises, falls = np.flatnonzero(is_edge & (points.sign > 0)), np.flatnonzero(is_edge & (points.sign < 0))
+    trimmed_onset, trimmed_offset = onset.copy(), offset.copy()
+    trimmed_onset[box[rises[::-1]]] = points.border[rises[::-1]]  # written last to first, so the first one stays
+    trimmed_offset[box[falls]] = points.border[falls]
+    is_valid = trimmed_onset < trimmed_offset
+    return label, np.where(is_valid, trimmed_onset, onset), np.where(is_valid, trimmed_offset, offset)
+
+
+def _mean_inside(cumulative: np.ndarray, label: np.ndarray, onset: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Mean probability of frames onset .. offset - 1 of the class, per candidate."""
+    return (cumulative[label, offset] - cumulative[label, onset]) / (offset - onset)
+
+
+# ---- threshold, median filter and hysteresis -------------------------------------------------------------------------
+
+
+def _threshold_events(probabilities: np.ndarray, parameters: dict[str, np.ndarray], frame_duration_s: float) -> Found:
+    columns: list[list[np.ndarray]] = [[], [], [], []]
+    for index in range(probabilities.shape[1]):
+        own = {name: values[index] for name, values in parameters.items()}
+        smooth = _median_filter(probabilities[:, index], own["median_s"] / frame_duration_s)
+        onset, offset = _hysteresis(smooth, own["threshold"], own["low_ratio"] * own["threshold"])
+        is_gap = onset[1:] - offset[:-1] > own["max_gap_s"] / frame_duration_s + 1e-6
+        if len(onset) > 0:
+            onset, offset = onset[np.append(True, is_gap)], offset[np.append(is_gap, True)]
+        score = _max_inside(smooth, onset, offset)
+        for column, values in zip(columns, (np.full(len(onset), index), onset, offset, score), strict=True):
+            column.append(values)
+    classes, onsets, offsets, scores = (np.concatenate(column) for column in columns)
+    return classes, onsets, offsets, scores
+
+
+def _max_inside(values: np.ndarray, onset: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Largest value of frames onset .. offset - 1 per event: above the threshold for every event of `_hysteresis`."""
+    if len(onset) == 0:
+        return np.zeros(0)
+    limits = np.stack([onset, offset], axis=1).ravel()
+    return np.maximum.reduceat(np.append(values, 0.0), limits)[::2]
+
+
+def _median_filter(values: np.ndarray, num_frames: float) -> np.ndarray:
+    """Running median over an odd number of frames, the file's first and last value repeated beyond it."""
+    half = int(round(num_frames)) // 2
+    if half == 0:
+        return values
+    padded = np.pad(values, half, mode="edge")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=-1)
+
+
+def _hysteresis(values: np.ndarray, high: float, low: float) -> tuple[np.ndarray, np.ndarray]:
+    """Runs above `low` that somewhere exceed `high`: first frames, and frames after the last."""
+    changes = np.diff(np.concatenate([[0], (values > low).astype(np.int64), [0]]))
+    onset, offset = np.flatnonzero(changes > 0), np.flatnonzero(changes < 0)
+    exceeds = np.append(0, np.cumsum(values > high))
+    is_event = exceeds[offset] > exceeds[onset]
+    return onset[is_event], offset[is_event]

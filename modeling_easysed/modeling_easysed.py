@@ -1,0 +1,271 @@
+"""EasySED's model, top-down: what it returns, the exit head, the trunk, the detector with its exits.
+
+    input_values (batch, frames, mels)
+      -> stem                       (batch, channels, frames / 2, mels / 2), then / 4
+      -> stage 1 .. stage N         CNN: residual blocks, then dilated temporal blocks; Transformer: pre-norm blocks
+      -> exit 1 .. exit N           (batch, output frames, classes) and (batch, classes); exit N is the teacher
+
+The stages stand in backbones_easysed.py. Every stage hands (batch, output frames, features) to its exit. All output
+frames lie on one time line: frame k is centred at k x `frame_duration_s`. Source of the exits: Zhang et al. 2019, Be Your Own Teacher, section 3."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .backbones_easysed import ConvolutionalBackbone, FrameProjection, Stem, TemporalBlock, TransformerBackbone
+from .configuration_easysed import EasySEDConfig
+from .losses_easysed import distillation_losses, supervised_losses, total_loss
+
+INITIAL_CLASS_LOGIT = -3.0  # sigmoid = 0.05: events are rare, so training need not first learn that
+
+
+@dataclass
+class EasySEDModelOutput(ModelOutput):
+    """What the trunk returns.
+
+    Attributes:
+        last_hidden_state: (batch, output frames, features) of the deepest stage.
+        hidden_states: one such tensor per stage, shallowest first.
+        attention_mask: (batch, output frames), 1 = real frame, or None.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attention_mask: torch.Tensor | None = None
+
+
+@dataclass
+class SoundEventDetectionOutput(ModelOutput):
+    """What detection returns; all logits, no probabilities.
+
+    Attributes:
+        loss: scalar, with labels only.
+        logits: (batch, classes) of the deepest exit computed.
+        frame_logits: (batch, output frames, classes) of that exit.
+        exit_logits: (exits, batch, classes).
+        exit_frame_logits: (exits, batch, output frames, classes).
+        exit_embeddings: (exits, batch, output frames, exit_hidden_size).
+        loss_parts: every term of the loss before weighting, by name.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    frame_logits: torch.Tensor | None = None
+    exit_logits: torch.Tensor | None = None
+    exit_frame_logits: torch.Tensor | None = None
+    exit_embeddings: torch.Tensor | None = None
+    loss_parts: dict[str, torch.Tensor] | None = None
+
+
+# ---- exits -----------------------------------------------------------------------------------------------------------
+
+
+def pool_clip(frame_logits: torch.Tensor, mask: torch.Tensor | None, pooling: str) -> torch.Tensor:
+    """Frame logits (batch, frames, classes) to clip logits (batch, classes).
+
+    "linear_softmax" weighs every frame's probability by itself, sum p^2 / sum p: short events are not drowned as by the
+    mean, and more than one frame gets a gradient, unlike the maximum. Source: Wang, Li & Metze 2019, ICASSP.
+    """
+    probabilities = torch.sigmoid(frame_logits.float())
+    weights = torch.ones_like(probabilities) if pooling == "mean" else probabilities
+    if mask is not None:
+        weights = weights * mask.unsqueeze(-1)
+    clip = (probabilities * weights).sum(1) / weights.sum(1).clamp_min(1e-7)
+    return torch.logit(clip, eps=1e-6).to(frame_logits.dtype)
+
+
+class FrameClassifier(nn.Linear):
+    """Linear layer with an initialisation of its own: see `EasySEDPreTrainedModel._init_weights`."""
+
+
+class ExitHead(nn.Module):
+    """Features of one stage to an embedding per frame and to frame and clip logits.
+
+    The projection is the bottleneck of "Be Your Own Teacher": it brings every stage to one embedding size. Its temporal
+    blocks give a shallow exit the context that its stage lacks.
+    """
+
+    def __init__(self, config: EasySEDConfig, in_features: int) -> None:
+        super().__init__()
+        self.clip_pooling = config.clip_pooling
+        width = config.exit_hidden_size
+        self.projection = FrameProjection(in_features, width)
+        self.blocks = nn.ModuleList(TemporalBlock(width, dilation, 0.0) for dilation in config.exit_dilations)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = FrameClassifier(width, config.num_labels)
+
+    def forward(
+        self, hidden: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        embedding = self.projection(hidden)
+        for block in self.blocks:
+            embedding = block(embedding, mask)
+        embedding = embedding.transpose(1, 2)
+        # (batch, output frames, exit hidden size)
+        frame_logits = self.classifier(self.dropout(embedding))
+        return pool_clip(frame_logits, mask, self.clip_pooling), frame_logits, embedding
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+class EasySEDPreTrainedModel(PreTrainedModel):
+    """Weights, loading and saving common to the trunk and the detector."""
+
+    config_class = EasySEDConfig
+    base_model_prefix = "easysed"
+    main_input_name = "input_values"
+    input_modalities = ("audio",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["TransformerBlock", "ResidualBlock"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, FrameClassifier):
+            init.normal_(module.weight, std=0.02)
+            init.constant_(module.bias, INITIAL_CLASS_LOGIT)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, Stem):
+            init.zeros_(module.frequency_bias)
+
+
+class EasySEDModel(EasySEDPreTrainedModel):
+    """The trunk: a backbone whose stages share one output time line."""
+
+    def __init__(self, config: EasySEDConfig) -> None:
+        super().__init__(config)
+        backbones = {"cnn": ConvolutionalBackbone, "transformer": TransformerBackbone}
+        self.backbone = backbones[config.backbone](config)
+        self.post_init()
+
+    def forward(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None, num_stages: int | None = None
+    ) -> EasySEDModelOutput:
+        """Runs the stages.
+
+        Args:
+            input_values: (batch, frames, mels).
+            attention_mask: (batch, frames), 1 = real frame; None = all are.
+            num_stages: stop after so many stages; None = all.
+
+        Returns:
+            Hidden states (batch, ceil(frames / frame_stride), features) per stage.
+
+        Raises:
+            ValueError: when `input_values` does not have the shape above.
+        """
+        if input_values.ndim != 3 or input_values.shape[-1] != self.config.num_mel_bins:
+            raise ValueError(
+                f"input_values must have shape (batch, frames, mels={self.config.num_mel_bins}), "
+                f"got {tuple(input_values.shape)}: make them with EasySEDFeatureExtractor"
+            )
+        if attention_mask is not None and attention_mask.shape != input_values.shape[:2]:
+            raise ValueError(
+                f"attention_mask must have shape {tuple(input_values.shape[:2])}, got {tuple(attention_mask.shape)}"
+            )
+        hidden_states = []
+        for hidden in self.backbone(input_values.to(self.dtype), attention_mask):
+            hidden_states.append(hidden)
+            if len(hidden_states) == num_stages:
+                break
+        output_mask = None if attention_mask is None else attention_mask[:, :: self.config.frame_stride]
+        return EasySEDModelOutput(hidden_states[-1], tuple(hidden_states), output_mask)
+
+
+class EasySEDForSoundEventDetection(EasySEDPreTrainedModel):
+    """The trunk with an exit after every stage; the deepest exit is the teacher, any other a student."""
+
+    def __init__(self, config: EasySEDConfig) -> None:
+        super().__init__(config)
+        self.easysed = EasySEDModel(config)
+        self.exits = nn.ModuleList(ExitHead(config, size) for size in self.easysed.backbone.feature_sizes)
+        self.post_init()
+
+    @property
+    def num_exits(self) -> int:
+        return len(self.exits)
+
+    @property
+    def frame_duration_s(self) -> float:
+        """Seconds of one output frame; frame k is centred at k x frame_duration_s."""
+        return self.config.frame_duration_s
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        frame_labels: torch.Tensor | None = None,
+        exit_index: int | None = None,
+    ) -> SoundEventDetectionOutput:
+        """Frame and clip logits at every exit, and the loss when there are labels.
+
+        Args:
+            input_values: (batch, frames, mels) from EasySEDFeatureExtractor.
+            attention_mask: (batch, frames), 1 = real frame; None = all are.
+            labels: (batch, classes) in [0, 1], negative = unknown (clip has only frame labels).
+            frame_labels: (batch, output frames, classes) in [0, 1], negative = unknown.
+            exit_index: compute this exit alone (1 = shallowest) and nothing deeper; None = all exits.
+
+        Returns:
+            SoundEventDetectionOutput; with `exit_index`, its leading exit dimension is 1.
+        """
+        self._check_exit(exit_index)
+        trunk = self.easysed(input_values, attention_mask, num_stages=exit_index)
+        chosen = range(self.num_exits) if exit_index is None else [exit_index - 1]
+        mask = trunk.attention_mask
+        heads = [self.exits[index](trunk.hidden_states[index], mask) for index in chosen]
+        logits, frame_logits, embeddings = (torch.stack(part) for part in zip(*heads, strict=True))
+        output = SoundEventDetectionOutput(None, logits[-1], frame_logits[-1], logits, frame_logits, embeddings)
+        if labels is not None or frame_labels is not None:
+            output.loss, output.loss_parts = self._loss(output, labels, frame_labels, mask)
+        return output
+
+    def student(self, exit_index: int) -> "EasySEDForSoundEventDetection":
+        """A model of its own without the layers below exit `exit_index` (1 = shallowest); equal outputs, own weights.
+
+        Raises:
+            ValueError: when there is no such exit.
+        """
+        self._check_exit(exit_index)
+        config = EasySEDConfig.from_dict({**self.config.to_dict(), "num_exits": exit_index})
+        student = type(self)(config).to(device=self.device, dtype=self.dtype)
+        own = student.state_dict().keys()
+        student.load_state_dict({name: value for name, value in self.state_dict().items() if name in own})
+        return student.train(self.training)
+
+    def _check_exit(self, exit_index: int | None) -> None:
+        if exit_index is not None and not 1 <= exit_index <= self.num_exits:
+            raise ValueError(f"exit_index must be between 1 and {self.num_exits}, got {exit_index}")
+
+    def _loss(
+        self,
+        output: SoundEventDetectionOutput,
+        labels: torch.Tensor | None,
+        frame_labels: torch.Tensor | None,
+        mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        config = self.config
+        if frame_labels is not None and mask is not None:
+            frame_labels = frame_labels.masked_fill(~mask.bool().unsqueeze(-1), -1)
+        exits = (output.exit_logits.float(), output.exit_frame_logits.float())
+        parts = supervised_losses(*exits, labels, frame_labels)
+        if config.distillation_weight > 0 or config.hint_weight > 0:
+            embeddings = output.exit_embeddings.float()
+            parts |= distillation_losses(*exits, embeddings, config.distillation_temperature, mask)
+        weights = (config.frame_loss_weight, config.clip_loss_weight, config.distillation_weight, config.hint_weight)
+        return total_loss(parts, *weights), parts
+
+
+EasySEDModel.register_for_auto_class("AutoModel")
+EasySEDForSoundEventDetection.register_for_auto_class("AutoModelForAudioClassification")
+
+__all__ = ["EasySEDForSoundEventDetection", "EasySEDModel", "EasySEDPreTrainedModel"]

@@ -1,0 +1,22 @@
+"""Where tests find data that lives beside the repository."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The data folder: EASYSED_DATA, or ../shared/data from the repository root.
+
+    Without it the tests that need it are skipped; with EASYSED_REQUIRE_DATA=1 they fail.
+    """
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("EASYSED_DATA", default))
+    if not folder.is_dir():
+        message = f"data folder {folder} not found; set EASYSED_DATA to the folder that holds metric_vectors/"
+        if os.environ.get("EASYSED_REQUIRE_DATA") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
