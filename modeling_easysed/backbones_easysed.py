@@ -130,12 +130,12 @@ class TemporalStage(nn.Module):
         hidden = self.projection(hidden)
         for block in self.blocks:
             hidden = block(hidden, mask)
-        return hidden.transpose(1, 2)
+        return hidden.transpose(1, 2).contiguous()
 
 
 def frames_first(hidden: torch.Tensor) -> torch.Tensor:
     """(batch, channels, frames, mels) to (batch, frames, channels x mels)."""
-    return hidden.transpose(1, 2).flatten(2)
+    return hidden.transpose(1, 2).contiguous().flatten(2)
 
 
 class ConvolutionalBackbone(nn.Module):

@@ -7,6 +7,11 @@ from transformers import PreTrainedConfig
 
 BACKBONES = ("cnn", "transformer")
 CLIP_POOLINGS = ("linear_softmax", "mean")
+AUTO_MAP = {  # saving a model names that model's class alone; the others must load from the same folder too
+    "AutoConfig": "configuration_easysed.EasySEDConfig",
+    "AutoModel": "modeling_easysed.EasySEDModel",
+    "AutoModelForAudioClassification": "modeling_easysed.EasySEDForSoundEventDetection",
+}
 
 
 class EasySEDConfig(PreTrainedConfig):
@@ -66,7 +71,7 @@ class EasySEDConfig(PreTrainedConfig):
     exit_layers: list[int] | tuple[int, ...] = (2, 4, 6)
     num_exits: int | None = None
     exit_hidden_size: int = 96
-    exit_dilations: list[int] | tuple[int, ...] = (1, 4)
+    exit_dilations: list[int] | tuple[int, ...] = (1, 4, 16)
     dropout: float = 0.2
     clip_pooling: str = "linear_softmax"
     frame_loss_weight: float = 1.0
@@ -81,7 +86,10 @@ class EasySEDConfig(PreTrainedConfig):
     provenance: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
         super().__post_init__(**kwargs)
+        if self.label2id is None and self.id2label is not None:
+            self.label2id = {label: index for index, label in self.id2label.items()}
         for name in ("stage_channels", "stage_depths", "temporal_dilations", "exit_layers", "exit_dilations"):
             setattr(self, name, list(getattr(self, name)))  # what JSON gives back
         self._check_choices()

@@ -21,7 +21,7 @@ PARAMETERS: dict[str, dict[str, tuple[float, float, float]]] = {
         "filter_s": (0.4, 0.0, 10.0),
         "absolute_limit": (0.4, 0.0, 1.0),
         "relative_limit": (4.0, 1.0, math.inf),
-        "edge_ratio": (0.5, 0.0, 1.0),
+        "edge_level": (0.3, 0.0, 1.0),
         "min_duration_s": (0.08, 0.0, math.inf),
         "threshold": (0.5, 0.0, 1.0),
     },
@@ -84,7 +84,7 @@ def candidate_boxes(
     frame_duration_s = float(np.median(np.diff(borders)))
     find = _threshold_events if _method_of(decoding) == "threshold" else _change_point_boxes
     classes, onsets, offsets, scores = find(probabilities, parameters, frame_duration_s)
-    onsets_s, offsets_s = borders[onsets], borders[offsets]
+    onsets_s, offsets_s = (np.interp(frames, np.arange(num_frames + 1), borders) for frames in (onsets, offsets))
     # half a microsecond: an event of exactly the shortest duration stays, whatever the borders' rounding
     long_enough = offsets_s - onsets_s >= parameters["min_duration_s"][classes] - 5e-7
     columns = (onsets_s, offsets_s, classes, np.clip(scores, 0.0, 1.0))
@@ -196,35 +196,53 @@ def _check_scores(probabilities: np.ndarray, borders: np.ndarray) -> tuple[np.nd
 
 
 # ---- boxes -----------------------------------------------------------------------------------------------------------
-# All classes are handled in one go: candidates stand in flat arrays sorted by class, then by time.
+# All classes are handled in one go: boxes stand in flat arrays sorted by class, then by time. Borders are counted in
+# frames: a box of frames 3 and 4 has onset 3 and offset 5.
 
-Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]  # class, first frame, frame after the last
-Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # the same and the score
+Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # class, onset, offset (may lie within a frame), score
 
 
-class _ChangePoints(NamedTuple):
-    """Extremes of the step filter, sorted by class and time: (points,) class, border, +1 rise or -1 fall, step > 0."""
+class _Spans(NamedTuple):
+    """Boxes without scores, each column (boxes,)."""
 
     label: np.ndarray
-    border: np.ndarray
-    sign: np.ndarray
-    step: np.ndarray
+    onset: np.ndarray
+    offset: np.ndarray
 
 
 def _change_point_boxes(probabilities: np.ndarray, parameters: dict[str, np.ndarray], frame_duration_s: float) -> Found:
-    cumulative = np.zeros((probabilities.shape[1], len(probabilities) + 1))
-    np.cumsum(probabilities.T, axis=1, out=cumulative[:, 1:])
-    # (classes, frames + 1)
+    values = np.ascontiguousarray(probabilities.T)
+    # (classes, frames)
     filter_frames = np.maximum(1, np.round(parameters["filter_s"] / frame_duration_s)).astype(np.int64)
-    points = _change_points(_step_filter(cumulative, filter_frames))
-    candidates = _pair(_steepest_of_each_run(points))
-    candidates = _join(candidates, cumulative, parameters["absolute_limit"], parameters["relative_limit"])
-    candidates = _trim(candidates, points, cumulative, parameters["edge_ratio"])
-    return *candidates, _mean_inside(cumulative, *candidates)
+    cumulative = _cumulate(values)
+    spans = _rises_to_falls(_step_filter(cumulative, filter_frames))
+    spans = _join(spans, cumulative, parameters["absolute_limit"], parameters["relative_limit"])
+    if len(spans.label) == 0:
+        return *spans, np.zeros(0)
+    # sum p^2 / sum p: a mean in which a box's faint outskirts hardly count
+    level = _sum_inside(_cumulate(values**2), spans) / np.maximum(_sum_inside(cumulative, spans), SMALLEST_STEP)
+    edge_level = parameters["edge_level"][spans.label] * level
+    spans = _move_borders(spans, values, edge_level)
+    return spans.label, *_within_frames(spans, values, edge_level), _mean_inside(cumulative, spans)
+
+
+def _cumulate(values: np.ndarray) -> np.ndarray:
+    """(classes, frames) to sums of the frames before each border, (classes, frames + 1)."""
+    cumulative = np.zeros((values.shape[0], values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=cumulative[:, 1:])
+    return cumulative
+
+
+def _sum_inside(cumulative: np.ndarray, spans: _Spans) -> np.ndarray:
+    return cumulative[spans.label, spans.offset] - cumulative[spans.label, spans.onset]
+
+
+def _mean_inside(cumulative: np.ndarray, spans: _Spans) -> np.ndarray:
+    return _sum_inside(cumulative, spans) / (spans.offset - spans.onset)
 
 
 def _step_filter(cumulative: np.ndarray, filter_frames: np.ndarray) -> np.ndarray:
-    """(classes, borders): mean of the `filter_frames` after a border less the mean of as many before it.
+    """(classes, frames + 1): mean of the `filter_frames` after a border less the mean of as many before it.
 
     Outside the file the probabilities count as 0, so that an event cut by the file's end has its border there.
     """
@@ -236,80 +254,102 @@ def _step_filter(cumulative: np.ndarray, filter_frames: np.ndarray) -> np.ndarra
     return (after - 2 * cumulative + before) / reach
 
 
-def _change_points(steps: np.ndarray) -> _ChangePoints:
-    """Local maxima above zero (rises) and local minima below zero (falls) of every class."""
+def _rises_to_falls(steps: np.ndarray) -> _Spans:
+    """Candidates from a rise (local maximum above 0) to the fall (local minimum below 0) that follows it.
+
+    Of rises in a row, and of falls in a row, the steepest counts.
+    """
     padded = np.pad(steps, ((0, 0), (1, 1)))
     left, right = padded[:, :-2], padded[:, 2:]
     rises = (steps > left) & (steps >= right) & (steps > SMALLEST_STEP)
     falls = (steps <= left) & (steps < right) & (steps < -SMALLEST_STEP)
-    sign = rises.astype(np.int64) - falls
-    label, border = np.nonzero(sign)
-    return _ChangePoints(label, border, sign[label, border], np.abs(steps[label, border]))
+    label, border = np.nonzero(rises | falls)
+    if len(label) == 0:
+        return _Spans(label, border, border)
+    is_rise = rises[label, border]
+    run = np.concatenate([[0], np.cumsum((np.diff(label) != 0) | (np.diff(is_rise.astype(np.int8)) != 0))])
+    by_steepness = np.lexsort((-np.abs(steps[label, border]), run))
+    steepest = by_steepness[np.unique(run, return_index=True)[1]]
+    label, border, is_rise = label[steepest], border[steepest], is_rise[steepest]
+    first = np.flatnonzero(is_rise[:-1] & ~is_rise[1:] & (label[:-1] == label[1:]))
+    return _Spans(label[first], border[first], border[first + 1])
 
 
-def _steepest_of_each_run(points: _ChangePoints) -> _ChangePoints:
-    """Of rises (or falls) in a row only the steepest, so that rises and falls alternate."""
-    if len(points.label) == 0:
-        return points
-    changes = (np.diff(points.sign) != 0) | (np.diff(points.label) != 0)
-    run = np.concatenate([[0], np.cumsum(changes)])
-    by_steepness = np.lexsort((-points.step, run))
-    chosen = by_steepness[np.unique(run, return_index=True)[1]]
-    return _ChangePoints(*(column[chosen] for column in points))
-
-
-def _pair(points: _ChangePoints) -> Candidates:
-    """Every rise with the fall that follows it."""
-    is_pair = (points.sign[:-1] > 0) & (points.sign[1:] < 0) & (points.label[:-1] == points.label[1:])
-    first = np.flatnonzero(is_pair)
-    return points.label[first], points.border[first], points.border[first + 1]
-
-
-def _join(
-    candidates: Candidates, cumulative: np.ndarray, absolute_limit: np.ndarray, relative_limit: np.ndarray
-) -> Candidates:
+def _join(spans: _Spans, cumulative: np.ndarray, absolute_limit: np.ndarray, relative_limit: np.ndarray) -> _Spans:
     """Joins neighbours while the dip between them is small against the higher of the two.
 
-    Levels are means over frames. A dip is small when it lies less than `absolute_limit` below that level, or when the
-    level is less than `relative_limit` times the dip's. The higher one counts: against the lower one, every ripple of
-    the background beside an event would be joined to it.
+    Levels are means over frames. A dip is small when it lies less than `absolute_limit` below the higher level, or when
+    that level is less than `relative_limit` times the dip's. The higher one counts: against the lower one, every ripple
+    of the background beside an event would be joined to it.
     """
-    label, onset, offset = candidates
-    while len(label) > 1:
-        level = _mean_inside(cumulative, label, onset, offset)
-        dip = _mean_inside(cumulative, label[:-1], offset[:-1], onset[1:])
+    while len(spans.label) > 1:
+        level = _mean_inside(cumulative, spans)
+        gaps = _Spans(spans.label[:-1], spans.offset[:-1], spans.onset[1:])
+        dip = _mean_inside(cumulative, gaps)
         higher = np.maximum(level[:-1], level[1:])
-        is_small = (higher - dip < absolute_limit[label[1:]]) | (higher < relative_limit[label[1:]] * dip)
-        join = is_small & (label[:-1] == label[1:])
-        if not join.any():
+        is_small = (higher - dip < absolute_limit[gaps.label]) | (higher < relative_limit[gaps.label] * dip)
+        split = ~is_small | (spans.label[1:] != gaps.label)
+        if split.all():
             break
-        keep_onset, keep_offset = np.append(True, ~join), np.append(~join, True)
-        label, onset, offset = label[keep_onset], onset[keep_onset], offset[keep_offset]
-    return label, onset, offset
+        begins, ends = np.append(True, split), np.append(split, True)
+        spans = _Spans(spans.label[begins], spans.onset[begins], spans.offset[ends])
+    return spans
 
 
-def _trim(candidates: Candidates, points: _ChangePoints, cumulative: np.ndarray, edge_ratio: np.ndarray) -> Candidates:
-    """Moves borders inwards to the outermost rise and fall that are steps of at least `edge_ratio` x the box's level.
+def _move_borders(spans: _Spans, values: np.ndarray, edge_level: np.ndarray) -> _Spans:
+    """Moves every border to where the probability crosses the box's `edge_level` (boxes,).
 
-    Joining leaves faint outskirts at a box; the event begins and ends where the probability really steps.
+    Inwards past the frames below the level; where there are none, outwards as long as the frames are above it, at most
+    up to the neighbours of the same class.
     """
-    label, onset, offset = candidates
-    width = cumulative.shape[1]
-    box = np.searchsorted(label * width + onset, points.label * width + points.border, side="right") - 1
-    is_inside = (box >= 0) & (points.label == label[box]) & (points.border <= offset[box]) if len(label) else box >= 0
-    needed = (edge_ratio[label] * _mean_inside(cumulative, label, onset, offset))[box] if len(label) else 0.0
-    is_edge = is_inside & (points.step >= needed)
-    rises, falls = np.flatnonzero(is_edge & (points.sign > 0)), np.flatnonzero(is_edge & (points.sign < 0))
-    trimmed_onset, trimmed_offset = onset.copy(), offset.copy()
-    trimmed_onset[box[rises[::-1]]] = points.border[rises[::-1]]  # written last to first, so the first one stays
-    trimmed_offset[box[falls]] = points.border[falls]
-    is_valid = trimmed_onset < trimmed_offset
-    return label, np.where(is_valid, trimmed_onset, onset), np.where(is_valid, trimmed_offset, offset)
+    label, onset, offset = spans
+    box, frame = _frames_of(onset, offset)
+    is_above = values[label[box], frame] >= edge_level[box]
+    inner_onset, inner_offset = offset.copy(), onset.copy()
+    np.minimum.at(inner_onset, box[is_above], frame[is_above])
+    np.maximum.at(inner_offset, box[is_above], frame[is_above] + 1)
+
+    is_last = np.append(label[1:] != label[:-1], True)
+    limit = np.where(is_last, values.shape[1], np.roll(inner_onset, -1))
+    box, frame = _frames_of(offset, limit)
+    is_below = values[label[box], frame] < edge_level[box]
+    outer_offset = np.maximum(limit, offset)
+    np.minimum.at(outer_offset, box[is_below], frame[is_below])
+    new_offset = np.where(inner_offset == offset, outer_offset, inner_offset)
+
+    is_first = np.append(True, label[1:] != label[:-1])
+    limit = np.where(is_first, 0, np.roll(new_offset, 1))
+    box, frame = _frames_of(limit, onset)
+    is_below = values[label[box], frame] < edge_level[box]
+    outer_onset = limit.copy()
+    np.maximum.at(outer_onset, box[is_below], frame[is_below] + 1)
+    return _Spans(label, np.where(inner_onset == onset, outer_onset, inner_onset), new_offset)
 
 
-def _mean_inside(cumulative: np.ndarray, label: np.ndarray, onset: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Mean probability of frames onset .. offset - 1 of the class, per candidate."""
-    return (cumulative[label, offset] - cumulative[label, onset]) / (offset - onset)
+def _frames_of(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The frames start .. stop - 1 of every box, flat: index of the box, and frame."""
+    length = np.maximum(stop - start, 0)
+    box = np.repeat(np.arange(len(start)), length)
+    return box, np.arange(len(box)) - np.repeat(np.cumsum(length) - length - start, length)
+
+
+def _within_frames(spans: _Spans, values: np.ndarray, edge_level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Onsets and offsets where the line between the two frames' centres crosses the box's `edge_level`."""
+    label, onset, offset = spans
+    last = values.shape[1] - 1
+    shift = _crossing(values[label, onset], values[label, np.maximum(onset - 1, 0)], edge_level)
+    exact_onset = np.where(onset > 0, onset - shift, onset)
+    shift = _crossing(values[label, offset - 1], values[label, np.minimum(offset, last)], edge_level)
+    exact_offset = np.where(offset <= last, offset + shift, offset)
+    follows = np.append(False, label[1:] == label[:-1])
+    return np.where(follows, np.maximum(exact_onset, np.roll(exact_offset, 1)), exact_onset), exact_offset
+
+
+def _crossing(inside: np.ndarray, outside: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """How far out of the border, -0.5 to 0.5 frames, the probability crosses the level; 0 where it does not."""
+    crosses = (inside >= level) & (outside < level)
+    slope = np.where(crosses, inside - outside, 1.0)
+    return np.where(crosses, (inside - level) / slope - 0.5, 0.0)
 
 
 # ---- threshold, median filter and hysteresis -------------------------------------------------------------------------

@@ -104,7 +104,7 @@ class ExitHead(nn.Module):
         embedding = self.projection(hidden)
         for block in self.blocks:
             embedding = block(embedding, mask)
-        embedding = embedding.transpose(1, 2)
+        embedding = embedding.transpose(1, 2).contiguous()
         # (batch, output frames, exit hidden size)
         frame_logits = self.classifier(self.dropout(embedding))
         return pool_clip(frame_logits, mask, self.clip_pooling), frame_logits, embedding

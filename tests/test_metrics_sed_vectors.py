@@ -89,9 +89,7 @@ def test_intersection_f1_equals_sed_scores_eval(vectors):
 def assert_equals_sed_scores_eval(metric, vectors, expected, **options):
     """sed_scores_eval knows the classes with references only, so its micro leaves out the other false positives."""
     present = vectors["expected"]["classes_with_ground_truth"]
-    detections = {
-        file: [row for row in rows if row[2] in present] for file, rows in vectors["detections"].items()
-    }
+    detections = {file: [row for row in rows if row[2] in present] for file, rows in vectors["detections"].items()}
     scores = metric(vectors["ground_truth"], detections, present, **options)
     for ours, theirs in (("f1", "f_measure"), ("recall", "recall")):
         assert scores["micro"][ours] == close(expected[theirs]["micro_average"])
@@ -131,30 +129,29 @@ def test_psds_equals_sed_scores_eval_exact(vectors, scenario):
         assert result["class_wise"][name] == close(value)
     assert psds(*arguments, **options, alpha_st=0.0)["psds"] == close(expected["sed_scores_eval_exact_alpha_st_0"])
 
-    # the stairs just right of each stored rate, which is rounded to 9 decimals
-    stored = np.array(exact["psd_roc"]["efpr_per_hour"][:-1]) * options["e_max"] / 100.0
-    stairs = np.searchsorted(result["psd_roc"]["efpr_per_hour"], stored + 1e-6, side="right") - 1
-    etpr = np.array(result["psd_roc"]["etpr"])[stairs]
-    np.testing.assert_allclose(etpr, exact["psd_roc"]["etpr"][:-1], rtol=0, atol=1e-8)
+    # the stairs just right of each stored rate (rounded to 9 decimals); what changes at the limit itself is not kept
+    stored_rates, stored_etpr = (np.array(exact["psd_roc"][name]) for name in ("efpr_per_hour", "etpr"))
+    inside = stored_rates < 100.0
+    rates = stored_rates[inside] * options["e_max"] / 100.0
+    stairs = np.searchsorted(result["psd_roc"]["efpr_per_hour"], rates + 1e-6, side="right") - 1
+    np.testing.assert_allclose(np.array(result["psd_roc"]["etpr"])[stairs], stored_etpr[inside], rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("scenario", PSDS_SCENARIOS)
-def test_psds_is_unchanged_where_clipping_cuts_no_decision(vectors, scenario):
-    if vectors["name"] == "sed_absent_classes" and scenario == "psds1":
-        pytest.skip("its last frame ends at 10.08 s of 10 s; clipped, some detections at the end pass the DTC of 0.7")
+def test_psds_of_clipped_scores(vectors, scenario):
     options = PSDS_SCENARIOS[scenario]
-    result = psds(
-        vectors["ground_truth"], vectors["scores"], vectors["classes"], vectors["audio_durations"], **options
-    )
+    result = psds(vectors["ground_truth"], vectors["scores"], vectors["classes"], vectors["audio_durations"], **options)
     expected = vectors["expected"]["psds"][scenario]["sed_scores_eval_exact_present_classes"]["value"]
-    assert result["psds"] == close(expected)
+    if vectors["name"] == "sed_absent_classes" and scenario == "psds1":
+        # its last frame ends at 10.08 s of 10 s; clipped, some detections at the end pass the DTC of 0.7
+        assert result["psds"] > expected
+    else:
+        assert result["psds"] == close(expected)
 
 
 @pytest.mark.parametrize("scenario", PSDS_SCENARIOS)
 def test_psds_at_50_thresholds_equals_psds_eval(vectors, scenario):
     """Scores replaced by the number of thresholds below them change only where one of the 50 thresholds is passed."""
-    if (vectors["name"], scenario) in (("sed_many_files", "psds1"), ("sed_easy_aligned", "psds2")):
-        pytest.skip("an overlap ratio meets its limit in decimals and misses it in float64, where psds_eval rejects")
     present = vectors["expected"]["classes_with_ground_truth"]
     columns = [vectors["classes"].index(name) for name in present]
     thresholds = vectors["expected"]["psds"]["thresholds_50"]
@@ -167,7 +164,12 @@ def test_psds_at_50_thresholds_equals_psds_eval(vectors, scenario):
     }
     durations, options = unclipped(vectors, PSDS_SCENARIOS[scenario])
     expected = vectors["expected"]["psds"][scenario]["psds_eval_50_thresholds"]["value"]
-    assert psds(vectors["ground_truth"], scores, present, durations, **options)["psds"] == close(expected)
+    result = psds(vectors["ground_truth"], scores, present, durations, **options)["psds"]
+    if (vectors["name"], scenario) in (("sed_many_files", "psds1"), ("sed_easy_aligned", "psds2")):
+        # some overlap ratios meet their limit in decimals and miss it in float64, where psds_eval rejects them
+        assert result > expected
+    else:
+        assert result == close(expected)
 
 
 def test_absent_classes_are_named_in_a_warning(data_dir):

@@ -1,6 +1,7 @@
 """The network: shapes, exits, students, masks, losses reach where they must, devices and dtypes."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -157,8 +158,8 @@ def test_gradient_checkpointing_keeps_gradients():
     model = tiny_model("transformer", dropout=0.0).train()
     inputs, labels = features(2, 24), torch.ones(2, 3)
     twin = copy.deepcopy(model)
-    twin.gradient_checkpointing_enable()
-    assert twin.is_gradient_checkpointing
+    twin.activation_checkpointing_enable()
+    assert twin.is_activation_checkpointing
     for each in (model, twin):
         each(inputs, labels=labels).loss.backward()
     for own, other in zip(model.parameters(), twin.parameters(), strict=True):
@@ -173,9 +174,12 @@ def test_bfloat16_model_takes_float32_features(backbone):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
+@torch.no_grad()
 def test_torch_compile_gives_equal_logits(backbone):
     model, inputs = tiny_model(backbone), features(2, 24)
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    # one graph without a break; the code generator behind it needs a C++ compiler, which a newcomer may lack
+    backend = "eager" if shutil.which("g++") is None else "inductor"
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
     torch.testing.assert_close(compiled(inputs).frame_logits, model(inputs).frame_logits, rtol=0, atol=1e-5)
 
 

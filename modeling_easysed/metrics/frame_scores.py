@@ -91,16 +91,16 @@ def detections_at_all_thresholds(frames: FrameScores, class_index: int) -> Detec
     """Every run of frames of one class with score > threshold, over all thresholds.
 
     Each frame is the lowest of exactly one longest run, which ends beside the nearest lower frames: the run is born
-    when the threshold falls below that frame and dies when it falls below the higher of the two neighbours. Frames
-    that are the equal lowest of one run give the same run, which is kept once.
+    when the threshold falls below that frame and dies when it falls below the higher of the two neighbours. Of several
+    equal lowest frames of one run, the first stands for it.
     """
     score = np.ascontiguousarray(frames.values[:, class_index])
     rows = np.flatnonzero(np.isfinite(score))
-    before = _previous_lower(score, rows, frames.longest_file)
+    before = _previous_index(score, rows, frames.longest_file, passes=np.greater)
+    is_first_lowest = score[before] < score[rows]
+    rows, before = rows[is_first_lowest], before[is_first_lowest]
     last = len(score) - 1
-    after = last - _previous_lower(score[::-1], last - rows, frames.longest_file)
-    _, kept = np.unique(before * len(score) + after, return_index=True)
-    rows, before, after = rows[kept], before[kept], after[kept]
+    after = last - _previous_index(score[::-1], last - rows, frames.longest_file, passes=np.greater_equal)
     return Detections(
         onset=frames.onset[before + 1],
         offset=frames.offset[after - 1],
@@ -109,8 +109,8 @@ def detections_at_all_thresholds(frames: FrameScores, class_index: int) -> Detec
     )
 
 
-def _previous_lower(score: np.ndarray, rows: np.ndarray, longest_file: int) -> np.ndarray:
-    """For each of the rows, the nearest index before it whose score is strictly lower.
+def _previous_index(score: np.ndarray, rows: np.ndarray, longest_file: int, passes: np.ufunc) -> np.ndarray:
+    """For each of the rows, the nearest index before it whose score does not pass the comparison with the row's.
 
     Binary descent over block minima: block k at i holds the lowest of the 2^k scores that end at i. The separators of
     -inf stop every search inside its file.
@@ -119,9 +119,9 @@ def _previous_lower(score: np.ndarray, rows: np.ndarray, longest_file: int) -> n
     while 2 ** len(minima) <= longest_file:
         half = 2 ** (len(minima) - 1)
         block = minima[-1].copy()
-        block[half:] = np.minimum(block[half:], minima[-1][:-half])
+        np.minimum(block[half:], minima[-1][:-half], out=block[half:])
         minima.append(block)
-    previous = rows - 1
+    previous, own = rows - 1, score[rows]
     for level in range(len(minima) - 1, -1, -1):
-        previous = previous - 2**level * (minima[level][previous] >= score[rows])
+        previous = previous - (passes(minima[level][previous], own).astype(np.int64) << level)
     return previous

@@ -201,7 +201,7 @@ def _overlapping_pairs(detections: Detections, spans: Spans) -> tuple[np.ndarray
 def _cumulate(scores: np.ndarray, changes: np.ndarray) -> np.ndarray:
     """(counts, changes) at (changes,) scores to (counts, points) just below each distinct score, highest first."""
     # what dies at -inf never dies: no threshold is below
-    order = np.argsort(-scores, kind="stable")[: np.isfinite(scores).sum()]
+    order = np.argsort(-scores)[: np.isfinite(scores).sum()]
     return np.cumsum(changes[:, order], axis=1)[:, _is_last_of_group(scores[order])]
 
 

@@ -60,11 +60,11 @@ def segment_based_metrics(
 def _activity(table: EventTable, evaluation_set: EvaluationSet, segment_s: float) -> np.ndarray:
     """(segments, classes) whether the class is active in the segment, the segments of all files after one another."""
     segment_us = segment_s * MICROSECONDS_PER_SECOND
-    # rounded, or 1.2 s over 0.4 s segments (3.0000000000000004) would touch a fourth one
-    segments_per_file = np.ceil(np.round(evaluation_set.durations / segment_us, 6)).astype(np.int64)
+    # half a microsecond, the rounding of times, decides for the border: 1 s is on one of segments of 1/3 s
+    segments_per_file = np.ceil((evaluation_set.durations - 0.5) / segment_us).astype(np.int64)
     file_start = np.concatenate([[0], np.cumsum(segments_per_file)])
-    first = file_start[table.file] + np.floor(np.round(table.onset / segment_us, 6)).astype(np.int64)
-    stop = file_start[table.file] + np.ceil(np.round(table.offset / segment_us, 6)).astype(np.int64)
+    first = file_start[table.file] + np.floor((table.onset + 0.5) / segment_us).astype(np.int64)
+    stop = file_start[table.file] + np.ceil((table.offset - 0.5) / segment_us).astype(np.int64)
     active = np.zeros((file_start[-1], len(evaluation_set.classes)), dtype=bool)
     for row in range(len(table.file)):
         active[first[row] : stop[row], table.label[row]] = True
