@@ -18,10 +18,11 @@ import numpy as np
 # defaults were measured with networks trained on soundscapes mixed from ESC-10.
 PARAMETERS: dict[str, dict[str, tuple[float, float, float]]] = {
     "boxes": {
-        "filter_s": (0.4, 0.0, 10.0),
-        "absolute_limit": (0.4, 0.0, 1.0),
-        "relative_limit": (4.0, 1.0, math.inf),
+        "filter_s": (0.2, 0.0, 10.0),
+        "absolute_limit": (0.25, 0.0, 1.0),
+        "relative_limit": (10.0, 1.0, math.inf),
         "edge_level": (0.3, 0.0, 1.0),
+        "score_quantile": (0.75, 0.0, 1.0),
         "min_duration_s": (0.08, 0.0, math.inf),
         "threshold": (0.5, 0.0, 1.0),
     },
@@ -77,14 +78,14 @@ def candidate_boxes(
     Args, Returns and Raises as for `decode`.
     """
     probabilities, borders = _check_scores(probabilities, borders)
-    num_frames, num_classes = probabilities.shape
-    if num_frames == 0 or num_classes == 0:
+    num_classes = probabilities.shape[1]
+    if probabilities.size == 0:
         return []
     parameters = class_parameters(decoding, num_classes)
     frame_duration_s = float(np.median(np.diff(borders)))
     find = _threshold_events if _method_of(decoding) == "threshold" else _change_point_boxes
     classes, onsets, offsets, scores = find(probabilities, parameters, frame_duration_s)
-    onsets_s, offsets_s = (np.interp(frames, np.arange(num_frames + 1), borders) for frames in (onsets, offsets))
+    onsets_s, offsets_s = borders[onsets], borders[offsets]
     # half a microsecond: an event of exactly the shortest duration stays, whatever the borders' rounding
     long_enough = offsets_s - onsets_s >= parameters["min_duration_s"][classes] - 5e-7
     columns = (onsets_s, offsets_s, classes, np.clip(scores, 0.0, 1.0))
@@ -199,7 +200,7 @@ def _check_scores(probabilities: np.ndarray, borders: np.ndarray) -> tuple[np.nd
 # All classes are handled in one go: boxes stand in flat arrays sorted by class, then by time. Borders are counted in
 # frames: a box of frames 3 and 4 has onset 3 and offset 5.
 
-Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # class, onset, offset (may lie within a frame), score
+Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # class, onset, offset, score
 
 
 class _Spans(NamedTuple):
@@ -221,9 +222,8 @@ def _change_point_boxes(probabilities: np.ndarray, parameters: dict[str, np.ndar
         return *spans, np.zeros(0)
     # sum p^2 / sum p: a mean in which a box's faint outskirts hardly count
     level = _sum_inside(_cumulate(values**2), spans) / np.maximum(_sum_inside(cumulative, spans), SMALLEST_STEP)
-    edge_level = parameters["edge_level"][spans.label] * level
-    spans = _move_borders(spans, values, edge_level)
-    return spans.label, *_within_frames(spans, values, edge_level), _mean_inside(cumulative, spans)
+    spans = _move_borders(spans, values, parameters["edge_level"][spans.label] * level)
+    return *spans, _quantile_inside(values, spans, parameters["score_quantile"][spans.label])
 
 
 def _cumulate(values: np.ndarray) -> np.ndarray:
@@ -333,23 +333,17 @@ def _frames_of(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndar
     return box, np.arange(len(box)) - np.repeat(np.cumsum(length) - length - start, length)
 
 
-def _within_frames(spans: _Spans, values: np.ndarray, edge_level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Onsets and offsets where the line between the two frames' centres crosses the box's `edge_level`."""
-    label, onset, offset = spans
-    last = values.shape[1] - 1
-    shift = _crossing(values[label, onset], values[label, np.maximum(onset - 1, 0)], edge_level)
-    exact_onset = np.where(onset > 0, onset - shift, onset)
-    shift = _crossing(values[label, offset - 1], values[label, np.minimum(offset, last)], edge_level)
-    exact_offset = np.where(offset <= last, offset + shift, offset)
-    follows = np.append(False, label[1:] == label[:-1])
-    return np.where(follows, np.maximum(exact_onset, np.roll(exact_offset, 1)), exact_onset), exact_offset
-
-
-def _crossing(inside: np.ndarray, outside: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """How far out of the border, -0.5 to 0.5 frames, the probability crosses the level; 0 where it does not."""
-    crosses = (inside >= level) & (outside < level)
-    slope = np.where(crosses, inside - outside, 1.0)
-    return np.where(crosses, (inside - level) / slope - 0.5, 0.0)
+def _quantile_inside(values: np.ndarray, spans: _Spans, quantile: np.ndarray) -> np.ndarray:
+    """Quantile (boxes,) of the probabilities of each box's frames, with linear interpolation."""
+    box, frame = _frames_of(spans.onset, spans.offset)
+    inside = values[spans.label[box], frame]
+    inside = inside[np.lexsort((inside, box))]
+    length = spans.offset - spans.onset
+    first = np.cumsum(length) - length
+    position = quantile * (length - 1)
+    lower = np.floor(position).astype(np.int64)
+    upper = np.minimum(lower + 1, length - 1)
+    return inside[first + lower] + (position - lower) * (inside[first + upper] - inside[first + lower])
 
 
 # ---- threshold, median filter and hysteresis -------------------------------------------------------------------------

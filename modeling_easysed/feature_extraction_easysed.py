@@ -155,9 +155,7 @@ class EasySEDFeatureExtractor(SequenceFeatureExtractor):
     def _as_clip(self, clip: np.ndarray | torch.Tensor | list) -> torch.Tensor:
         samples = torch.as_tensor(np.asarray(clip) if isinstance(clip, list) else clip)
         if samples.ndim != 1:
-            raise ValueError(
-                f"a clip must be mono with shape (samples,), got {tuple(samples.shape)}: mix it"
-            )
+            raise ValueError(f"a clip must be mono with shape (samples,), got {tuple(samples.shape)}: mix it")
         if len(samples) == 0:
             raise ValueError("a clip must have at least 1 sample, got 0")
         if not torch.is_floating_point(samples):

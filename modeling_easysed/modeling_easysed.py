@@ -6,7 +6,9 @@
       -> exit 1 .. exit N           (batch, output frames, classes) and (batch, classes); exit N is the teacher
 
 The stages stand in backbones_easysed.py. Every stage hands (batch, output frames, features) to its exit. All output
-frames lie on one time line: frame k is centred at k x `frame_duration_s`. Source of the exits: Zhang et al. 2019, Be Your Own Teacher, section 3."""
+frames lie on one time line: frame k is centred at k x `frame_duration_s`.
+
+Source of the exits: Zhang et al. 2019, Be Your Own Teacher, section 3."""
 
 from dataclasses import dataclass
 

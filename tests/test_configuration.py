@@ -15,9 +15,7 @@ def test_round_trip_keeps_every_value(tmp_path):
     loaded = EasySEDConfig.from_pretrained(tmp_path)
     ignored = {"transformers_version", "_name_or_path", "auto_map"}
     first, second = config.to_dict(), loaded.to_dict()
-    assert {k: v for k, v in first.items() if k not in ignored} == {
-        k: v for k, v in second.items() if k not in ignored
-    }
+    assert {k: v for k, v in first.items() if k not in ignored} == {k: v for k, v in second.items() if k not in ignored}
     assert loaded.id2label == {0: "dog_bark", 1: "rain", 2: "rooster"} and loaded.num_labels == 3
 
 
@@ -54,7 +52,10 @@ def test_number_of_exits():
         ({"num_mel_bins": 40}, "num_mel_bins must be a multiple of 16 for 3 stages, got 40"),
         ({"window_s": 4.0, "context_s": 2.0}, "window_s must be more than twice context_s"),
         ({"hidden_size": 20, "num_attention_heads": 4}, "hidden_size must be a multiple of 2 x num_attention_heads=4"),
-        ({"exit_layers": [3, 14]}, r"exit_layers must be increasing and between 1 and num_hidden_layers=6, got \[3, 14\]"),
+        (
+            {"exit_layers": [3, 14]},
+            r"increasing and between 1 and num_hidden_layers=6, got \[3, 14\]",
+        ),
         ({"exit_layers": [3, 2]}, "exit_layers must be increasing"),
         ({"exit_layers": []}, "exit_layers must be increasing"),
         ({"num_exits": 5}, "num_exits must be between 1 and 4, got 5"),

@@ -199,7 +199,19 @@ def test_default_sizes():
     assert model.student(1).num_parameters() < 0.15e6
 
 
-@pytest.mark.parametrize("sizes", [{"stage_channels": [64, 256, 512], "temporal_channels": 1024}, {"backbone": "transformer", "hidden_size": 512, "num_hidden_layers": 12, "exit_layers": [6, 12], "intermediate_size": 2048}])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"stage_channels": [64, 256, 512], "temporal_channels": 1024},
+        {
+            "backbone": "transformer",
+            "hidden_size": 512,
+            "num_hidden_layers": 12,
+            "exit_layers": [6, 12],
+            "intermediate_size": 2048,
+        },
+    ],
+)
 def test_scales_to_tens_of_millions_by_config(sizes):
     from modeling_easysed import EasySEDConfig
 

@@ -91,13 +91,11 @@ def fit_feature_extractor(settings: Settings, mixer: SoundscapeMixer) -> EasySED
     return EasySEDFeatureExtractor(**settings.features, **rounded)
 
 
-def build_config(settings: Settings, mixer: SoundscapeMixer) -> EasySEDConfig:
+def build_config(settings: Settings, mixer: SoundscapeMixer, argv: list[str]) -> EasySEDConfig:
     """The model's configuration with its labels and where it comes from."""
     labels = [label for label in labels_of(settings.clips) if label in mixer.labels]
     provenance = {
-        "command": f"accelerate launch training/train.py --config {sys.argv[sys.argv.index('--config') + 1]}"
-        if "--config" in sys.argv
-        else None,
+        "command": "accelerate launch training/train.py " + " ".join(argv),
         "package_version": __version__,
         "seed": settings.seed,
         "steps": settings.steps,
@@ -148,8 +146,9 @@ def precision(settings: Settings, device: torch.device) -> str:
 class Trainer:
     """One run: build, load, train_loop, validate, checkpoint, save."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, argv: list[str] | None = None) -> None:
         self.settings = settings
+        self.mixer = build_mixer(settings)
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -164,9 +163,8 @@ class Trainer:
             step_scheduler_with_optimizer=False,
         )
         set_seed(settings.seed)
-        self.mixer = build_mixer(settings)
         self.extractor = fit_feature_extractor(settings, self.mixer)
-        self.config = build_config(settings, self.mixer)
+        self.config = build_config(settings, self.mixer, sys.argv[1:] if argv is None else argv)
         model = EasySEDForSoundEventDetection(self.config)
         optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.learning_rate)
         schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, settings.steps)
@@ -256,8 +254,11 @@ def checkpoint_number(folder: Path) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
-    settings, resume = load_settings(argv)
-    trainer = Trainer(settings)
+    try:
+        settings, resume = load_settings(argv)
+        trainer = Trainer(settings, argv)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"train.py: error: {error}") from error
     if resume:
         trainer.load()
     trainer.train_loop()

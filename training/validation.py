@@ -32,16 +32,16 @@ def load_validation(
         num_frames = -(-features.shape[1] // config.frame_stride)
         events = [event for event in references[name] if event[2] in labels]
         validation.features.append(features)
-        validation.targets.append(
-            torch.from_numpy(frame_targets(events, labels, num_frames, config.frame_duration_s))
-        )
+        validation.targets.append(torch.from_numpy(frame_targets(events, labels, num_frames, config.frame_duration_s)))
     return validation
 
 
 @torch.inference_mode()
 def frame_scores(model: EasySEDForSoundEventDetection, validation: ValidationSet) -> dict[str, float]:
     """Macro F1 over classes of frames, per exit ("f1_1" is the shallowest), and the deepest exit's cross-entropy."""
-    logits = [model(features.to(model.device)).exit_frame_logits[:, 0].float().cpu() for features in validation.features]
+    logits = [
+        model(features.to(model.device)).exit_frame_logits[:, 0].float().cpu() for features in validation.features
+    ]
     stacked = torch.cat(logits, dim=1)
     # (exits, all frames, classes)
     targets = torch.cat(validation.targets)
