@@ -1,5 +1,5 @@
-"""Where checkpoints lie: the bundled ones, local folders, the Hub's cache; and what is wrong with a folder, before torch
-is imported. Only JSON and the JSON header of safetensors files are read here, and never a pickle."""
+"""Where checkpoints lie (bundled, local folders, the Hub's cache) and what is wrong with a folder, before torch is
+imported. Only JSON and the JSON header of safetensors files are read here, and never a pickle."""
 
 import json
 import os
@@ -143,9 +143,8 @@ def cached_checkpoints() -> dict[str, str]:
 
 def _hub_cache() -> Path:
     """The cache folder by the Hub client's own rules, without importing it."""
-    home = os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/huggingface"
-    home = os.environ.get("HF_HOME", home)
-    return Path(os.environ.get("HF_HUB_CACHE", home + "/hub")).expanduser()
+    home = os.environ.get("HF_HOME", os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
 
 
 __all__ = [

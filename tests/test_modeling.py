@@ -196,7 +196,7 @@ def test_default_sizes():
     model = EasySEDForSoundEventDetection(EasySEDConfig(id2label={i: str(i) for i in range(10)}))
     teacher = sum(p.numel() for p in model.easysed.parameters()) + sum(p.numel() for p in model.exits[-1].parameters())
     assert 0.8e6 < teacher < 1.2e6
-    assert model.student(1).num_parameters() < 0.15e6
+    assert model.student(1).num_parameters() < 0.2e6
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Training end to end with a tiny configuration: save, resume, load in a fresh process that cannot import the package."""
+"""Training end to end with a tiny configuration: save, resume, load where the package cannot be imported."""
 
 import csv
 import json

@@ -40,18 +40,22 @@ def read_metadata(data_dir: str | Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def load_clips_dataset(data_dir: str | Path, column: str, values: list[str]) -> Dataset:
+def load_clips_dataset(
+    data_dir: str | Path, column: str, values: list[str], exclude_licenses: list[str] | None = None
+) -> Dataset:
     """The rows whose `column` is one of `values` as a Dataset with an undecoded `audio` column.
 
     Args:
         data_dir: folder with `metadata.csv`; its `file_name` is relative to the folder.
         column: "fold" or "split".
         values: what to keep, as text, e.g. ["1", "2", "3"].
+        exclude_licenses: rows whose `license` is one of these are left out; None = every licence will do.
 
     Raises:
         ValueError: when nothing is left.
     """
-    rows = [row for row in read_metadata(data_dir) if row[column] in values]
+    excluded = [] if exclude_licenses is None else exclude_licenses
+    rows = [row for row in read_metadata(data_dir) if row[column] in values and row.get("license") not in excluded]
     if not rows:
         raise ValueError(f"no row of {data_dir}/metadata.csv has {column} in {values}")
     columns = {name: [row[name] for row in rows] for name in rows[0]}

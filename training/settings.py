@@ -19,6 +19,7 @@ class Settings:
     Attributes:
         output_dir: checkpoints, logs and the final model.
         clips: folder of isolated labelled clips (ESC-10's layout); folds: which of them may be seen.
+        exclude_licenses: clips under these licences are left out (what is released may not be derived from them).
         outside: folder of sounds of no target class (its `train` split is used), or None.
         validation: folder of strongly labelled soundscapes for the score during training, or None.
         seed: of everything random.
@@ -38,6 +39,7 @@ class Settings:
     output_dir: str = "runs/default"
     clips: str = "../shared/data/esc10"
     folds: list[str] = field(default_factory=lambda: ["1", "2", "3"])
+    exclude_licenses: list[str] = field(default_factory=list)
     outside: str | None = None
     validation: str | None = None
     seed: int = 0

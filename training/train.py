@@ -71,7 +71,7 @@ class AveragedWeights:
 def build_mixer(settings: Settings) -> SoundscapeMixer:
     """Reads the clips of the run's folds, and the outside sounds where there are any."""
     rate = EasySEDConfig(**settings.model).sampling_rate
-    clips = decode_clips(load_clips_dataset(settings.clips, "fold", settings.folds), rate)
+    clips = decode_clips(load_clips_dataset(settings.clips, "fold", settings.folds, settings.exclude_licenses), rate)
     if settings.outside is not None:
         clips += decode_clips(load_clips_dataset(settings.outside, "split", ["train"]), rate)
     return SoundscapeMixer(clips, rate, Recipe(**settings.recipe), settings.seed)
@@ -102,6 +102,7 @@ def build_config(settings: Settings, mixer: SoundscapeMixer, argv: list[str]) ->
         "batch_size": settings.batch_size,
         "clips": Path(settings.clips).name,
         "folds": settings.folds,
+        "excluded_licenses": settings.exclude_licenses,
         "outside": None if settings.outside is None else f"{Path(settings.outside).name}/train",
     }
     return EasySEDConfig(**settings.model, id2label=dict(enumerate(labels)), provenance=provenance)
@@ -166,7 +167,9 @@ class Trainer:
         self.extractor = fit_feature_extractor(settings, self.mixer)
         self.config = build_config(settings, self.mixer, sys.argv[1:] if argv is None else argv)
         model = EasySEDForSoundEventDetection(self.config)
-        optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.learning_rate)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True
+        )
         schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, settings.steps)
         self.model, self.optimizer, self.schedule = self.accelerator.prepare(model, optimizer, schedule)
         self.average = AveragedWeights(self.accelerator.unwrap_model(self.model), settings.ema_decay)

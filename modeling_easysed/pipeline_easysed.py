@@ -1,0 +1,377 @@
+"""From audio to a `Detection`: read, log-mel, windows through the network, stitched probabilities, decoded events.
+
+Windows overlap and only their middle parts are kept, so every kept frame has seen `context_s` of audio on both sides
+and an event keeps its time and score wherever the file is cut. All times come from one grid: output frame k of the file
+is centred at k x `frame_duration_s`."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Pipeline, PreTrainedModel
+
+from .audio_easysed import AudioClip, read_audio
+from .decoding_easysed import decode, decoding_for_exit, frame_borders
+from .detection_easysed import NO_CALIBRATION, Detection, Event
+from .feature_extraction_easysed import EasySEDFeatureExtractor
+from .modeling_easysed import EasySEDForSoundEventDetection
+
+TASK = "sound-event-detection"
+UNCERTAINTIES = ("mc", "exits", "moments", "none")
+WINDOWS_PER_BATCH = 8
+FEATURE_BLOCK_FRAMES = 12_000  # log-mel frames made at once (2 minutes), so that the spectrum of hours fits in memory
+PICTURE_COLUMNS = 2000
+
+Progress = Callable[[int, int], None]  # windows done, windows in all
+Window = tuple[int, int]  # first log-mel frame, and the one after the last
+
+
+def plan_windows(num_frames: int, window_frames: int, context_frames: int, stride: int) -> list[Window]:
+    """Windows that cover a file; neighbours overlap by at least twice the context.
+
+    Args:
+        num_frames: log-mel frames of the file.
+        window_frames, context_frames: multiples of `stride`; the window is longer than twice the context.
+        stride: log-mel frames per output frame. Every window starts at a multiple of it.
+
+    Returns:
+        (start, stop) in log-mel frames; one window without padding where the file is not longer than a window. All have
+        `window_frames` but the last, which is up to stride - 1 shorter.
+    """
+    if num_frames <= window_frames:
+        return [(0, num_frames)]
+    last = -(-(num_frames - window_frames) // stride) * stride
+    starts = [*range(0, last, window_frames - 2 * context_frames), last]
+    return [(start, min(start + window_frames, num_frames)) for start in starts]
+
+
+def join_windows(pieces: list[torch.Tensor], windows: list[Window], stride: int) -> torch.Tensor:
+    """Output frames of all windows as one line; each overlap is cut in its middle.
+
+    Args:
+        pieces: (output frames of the window, classes) per window.
+        windows: what `plan_windows` returned.
+        stride: log-mel frames per output frame.
+
+    Returns:
+        (output frames of the file, classes).
+    """
+    starts = [start // stride for start, _ in windows]
+    stops = [start + len(piece) for start, piece in zip(starts, pieces, strict=True)]
+    cuts = [(left + right) // 2 for left, right in zip(stops, starts[1:], strict=False)]
+    limits = zip([0, *cuts], [*cuts, stops[-1]], starts, pieces, strict=True)
+    return torch.cat([piece[low - start : high - start] for low, high, start, piece in limits])
+
+
+class SoundEventDetectionPipeline(Pipeline):
+    """Detects sound events in recordings of any length, rate and number of channels.
+
+    Made by `SoundEventDetectionPipeline.from_pretrained(name)` or `transformers.pipeline("sound-event-detection",
+    model=folder_or_hub_id)`.
+
+    Raises:
+        ValueError: without a feature extractor, or with one whose sizes are not the model's.
+    """
+
+    _load_processor = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = True
+    _load_tokenizer = False
+
+    def __init__(self, model: PreTrainedModel, *args: Any, task: str = TASK, **kwargs: Any) -> None:
+        super().__init__(model, *args, task=task, **kwargs)
+        if self.feature_extractor is None:
+            raise ValueError(
+                "feature_extractor must be given: EasySEDFeatureExtractor.from_pretrained(same checkpoint)"
+            )
+        config, extractor = self.model.config, self.feature_extractor
+        needed = (config.sampling_rate, config.hop_length_samples, config.num_mel_bins)
+        given = (extractor.sampling_rate, extractor.hop_length_samples, extractor.feature_size)
+        if needed != given:
+            raise ValueError(
+                f"feature extractor must have the model's sampling rate, hop and mel bands {needed}, got {given}: "
+                "load both from the same checkpoint"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, device: int | str | torch.device | None = None, **kwargs: Any
+    ) -> "SoundEventDetectionPipeline":
+        """Loads model and feature extractor.
+
+        Args:
+            name_or_path: bundled name such as "easysed-cnn", local folder, or Hub id.
+            device: e.g. "cpu", "cuda:0"; None = an accelerator where there is one.
+            **kwargs: for both `from_pretrained`, e.g. `revision`, `token`, `cache_dir`; `dtype` for the model.
+
+        Raises:
+            ValueError: unknown or broken checkpoint, missing weights; one line that names it.
+        """
+        path = _resolve(name_or_path)
+        model_kwargs = {"dtype": kwargs.pop("dtype")} if "dtype" in kwargs else {}
+        try:
+            model, report = EasySEDForSoundEventDetection.from_pretrained(
+                path, use_safetensors=True, output_loading_info=True, **model_kwargs, **kwargs
+            )
+            extractor = EasySEDFeatureExtractor.from_pretrained(path, **kwargs)
+        except Exception as error:  # every library below has classes of its own; the first line of each names the cause
+            raise ValueError(f"model {name_or_path} cannot be loaded: {_first_line(error)}") from error
+        _check_report(str(name_or_path), report)
+        if hasattr(model.config, "custom_pipelines"):
+            del model.config.custom_pipelines  # see save_pretrained
+        return cls(model=model, feature_extractor=extractor, device=device)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Saves model, feature extractor and code, so that `transformers.pipeline` can load the folder.
+
+        The base class leaves `custom_pipelines` in the live config: a later `model.save_pretrained`, which does not
+        copy the pipeline's code, would make a broken folder.
+        """
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            if hasattr(self.model.config, "custom_pipelines"):
+                del self.model.config.custom_pipelines
+
+    def __call__(self, audio: Any, **kwargs: Any) -> Detection | list[Detection] | Iterator[Detection]:
+        """Detects events.
+
+        Args:
+            audio: path, bytes, file object, or `{"array": ..., "sampling_rate": ...}`; see `read_audio`. A list gives
+                a list, a generator or dataset an iterator.
+            exit: "auto" = the deepest exit, or its number, 1 = shallowest and fastest.
+            seed: written to the receipt; the plain pass draws no random numbers.
+            uncertainty, passes, shifts: this version computes the plain pass only: "none", None, None.
+            progress: called with (windows done, windows in all).
+
+        Raises:
+            AudioError: audio that cannot be used.
+            ValueError: a parameter outside of its range.
+        """
+        if isinstance(audio, (list, tuple)):
+            return [self(one, **kwargs) for one in audio]
+        self.call_count = 0  # windows are batched within a call: the base class's advice to batch calls is moot
+        return super().__call__(audio, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        passes: int | None = None,
+        shifts: int | None = None,
+        exit: str | int | None = None,  # noqa: A002: the public name
+        uncertainty: str | None = None,
+        seed: int | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[dict, dict, dict]:
+        _check_plain_pass(passes, shifts, uncertainty)
+        forward = {} if progress is None else {"progress": progress}
+        if exit is not None:
+            forward["exit_index"] = self._exit_index(exit)
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise ValueError(f"seed must be an integer, got {seed!r}")
+        return {}, forward, {} if seed is None else {"seed": seed}
+
+    def _exit_index(self, chosen: str | int) -> int:
+        num_exits = self.model.num_exits
+        if chosen == "auto":
+            return num_exits
+        if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= chosen <= num_exits:
+            raise ValueError(f"exit must be 'auto' or a number from 1 to {num_exits}, got {chosen!r}")
+        return chosen
+
+    def preprocess(self, source: Any) -> dict[str, Any]:
+        """Reads one source; returns its clip and its features (frames, mels)."""
+        clip = read_audio(source, self.feature_extractor.sampling_rate)
+        return {"clip": clip, "input_values": self._features(clip.samples)}
+
+    def _features(self, samples: np.ndarray) -> torch.Tensor:
+        """(samples,) to (frames, mels), in blocks with enough margin that the frames are those of one transform."""
+        extractor = self.feature_extractor
+        hop = extractor.hop_length_samples
+        margin = -(-extractor.fft_length_samples // hop)
+        num_frames = extractor.num_frames(len(samples))
+        blocks = []
+        for start in range(0, num_frames, FEATURE_BLOCK_FRAMES):
+            stop = min(start + FEATURE_BLOCK_FRAMES, num_frames)
+            first = max(0, start - margin)
+            piece = samples[first * hop : (stop + margin) * hop]
+            frames = extractor(piece, sampling_rate=extractor.sampling_rate).input_values[0]
+            blocks.append(frames[start - first : stop - first])
+        return torch.cat(blocks)
+
+    def _forward(
+        self, model_inputs: dict[str, Any], exit_index: int | None = None, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        features, config = model_inputs["input_values"], self.model.config
+        index = self.model.num_exits if exit_index is None else exit_index
+        frames_per_second = config.sampling_rate / config.hop_length_samples
+        sizes = (round(seconds * frames_per_second) for seconds in (config.window_s, config.context_s))
+        window_frames, context_frames = (-(-size // config.frame_stride) * config.frame_stride for size in sizes)
+        windows = plan_windows(len(features), window_frames, context_frames, config.frame_stride)
+        pieces: list[torch.Tensor] = []
+        with _evaluating(self.model):
+            for batch in _batches(windows):
+                values = torch.stack([features[start:stop] for start, stop in batch])
+                # (windows, frames, mels)
+                frame_logits = self.model(values, exit_index=index).frame_logits
+                pieces.extend(torch.sigmoid(frame_logits.float()).cpu())
+                if progress is not None:
+                    progress(len(pieces), len(windows))
+        probabilities = join_windows(pieces, windows, config.frame_stride)
+        return {**model_inputs, "probabilities": probabilities, "exit_index": index}
+
+    def postprocess(self, model_outputs: dict[str, Any], seed: int = 0) -> Detection:
+        """Decodes the probabilities of one recording into a `Detection`."""
+        clip, index = model_outputs["clip"], model_outputs["exit_index"]
+        probabilities = model_outputs["probabilities"].numpy()
+        config = self.model.config
+        decoding = decoding_for_exit(config.decoding, index)
+        borders = frame_borders(len(probabilities), config.frame_duration_s, clip.duration)
+        labels = [config.id2label[number] for number in range(config.num_labels)]
+        boxes = decode(probabilities, borders, decoding)
+        return Detection(
+            events=[Event(onset, offset, labels[number], score, exit=index) for onset, offset, number, score in boxes],
+            frame_times=np.minimum(np.arange(len(probabilities)) * config.frame_duration_s, clip.duration),
+            probabilities=probabilities,
+            labels=labels,
+            duration=clip.duration,
+            sampling_rate=clip.original_sampling_rate,
+            file=clip.file,
+            warnings=[*clip.warnings, NO_CALIBRATION],
+            receipt=self._receipt(index, seed, decoding),
+            log_mel=self._picture(model_outputs["input_values"]),
+        )
+
+    def _receipt(self, exit_index: int, seed: int, decoding: dict[str, Any] | None) -> dict[str, Any]:
+        model, revision = _model_identity(self.model)
+        return {
+            "model": model,
+            "revision": revision,
+            "version": _package_version(),
+            "seed": seed,
+            "passes": None,
+            "shifts": None,
+            "uncertainty": "none",
+            "exit": exit_index,
+            "decoding": _decoding_id(decoding),
+            "calibration": None,
+        }
+
+    def _picture(self, features: torch.Tensor) -> np.ndarray:
+        """(columns, mels) in dB: the loudest of neighbouring frames, so that a short event stays visible for hours."""
+        step = -(-len(features) // PICTURE_COLUMNS)
+        picture = np.maximum.reduceat(features.numpy(), np.arange(0, len(features), step), axis=0)
+        extractor = self.feature_extractor
+        if extractor.mel_mean is None or extractor.mel_std is None:
+            return picture
+        return picture * np.array(extractor.mel_std, np.float32) + np.array(extractor.mel_mean, np.float32)
+
+
+# ---- parameters and loading ------------------------------------------------------------------------------------------
+
+
+def _check_plain_pass(passes: int | None, shifts: int | None, uncertainty: str | None) -> None:
+    if uncertainty is not None and uncertainty not in UNCERTAINTIES:
+        raise ValueError(f"uncertainty must be one of {UNCERTAINTIES}, got {uncertainty!r}")
+    asked = {"passes": passes, "shifts": shifts, "uncertainty": None if uncertainty == "none" else uncertainty}
+    for name, value in asked.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}={value!r} is not available: this version computes the plain pass only, leave it out"
+            )
+
+
+def _resolve(name_or_path: str | Path) -> str:
+    """Bundled names become folders; code that came with a checkpoint, without the package, knows no bundled names."""
+    try:
+        from modeling_easysed.bundled import resolve_checkpoint
+    except ImportError:
+        return str(name_or_path)
+    return resolve_checkpoint(name_or_path)
+
+
+def _check_report(name: str, report: dict[str, Any]) -> None:
+    """Refuses weights that do not cover the model: transformers would fill the rest with random numbers."""
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"model {name} cannot be loaded: its weights lack {len(missing)} tensors, the first is {missing[0]}; "
+            "download or save it again"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+# ---- windows and identity --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode inside, the model's own mode after."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _batches(windows: list[Window]) -> Iterator[list[Window]]:
+    """Windows in batches of one length."""
+    batch: list[Window] = []
+    for window in windows:
+        same_length = not batch or window[1] - window[0] == batch[0][1] - batch[0][0]
+        if len(batch) == WINDOWS_PER_BATCH or not same_length:
+            yield batch
+            batch = []
+        batch.append(window)
+    yield batch
+
+
+def _package_version() -> str | None:
+    version = getattr(sys.modules.get(__package__), "__version__", None)
+    if version is not None:
+        return version
+    try:  # code that came with a checkpoint
+        return importlib.metadata.version("easysed")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _model_identity(model: PreTrainedModel) -> tuple[str | None, str | None]:
+    """Name and revision: Hub id and commit, or a folder's name and the hash of its weights."""
+    name = model.config.name_or_path
+    folder = Path(name)
+    if not name:
+        return None, None
+    if not folder.is_dir():
+        return name, getattr(model.config, "_commit_hash", None)
+    return folder.resolve().name, _hash_of(folder / "model.safetensors")
+
+
+def _hash_of(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+
+
+def _decoding_id(decoding: dict[str, Any] | None) -> str:
+    if decoding is None:
+        return "default"
+    if "id" in decoding:
+        return str(decoding["id"])
+    return hashlib.sha256(json.dumps(decoding, sort_keys=True).encode()).hexdigest()[:16]
+
+
+__all__ = ["SoundEventDetectionPipeline", "join_windows", "plan_windows"]
