@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".au", ".w64", ".rf64")
-UNSUPPORTED_SUFFIXES = (".m4a", ".mp4", ".3gp", ".aac", ".amr", ".wma", ".webm", ".mka")
 # First bytes of containers that libsndfile cannot open, after how many bytes they stand, and their common name.
 UNSUPPORTED_MAGIC = (
     (4, b"ftyp", "m4a/mp4/3gp"),
@@ -200,14 +198,14 @@ def _as_float(array: np.ndarray) -> np.ndarray:
 
 
 def _from_path(source: str | Path, sampling_rate: int) -> AudioClip:
-    path, name = Path(source).expanduser(), _one_line(source)
+    path, name = Path(source).expanduser(), _label(str(source))
     if name.startswith(("http://", "https://")):
         raise AudioError(f"{name} is a web address: download it first and pass the file or its bytes")
     try:
         if path.is_dir():
             raise AudioError(f"{name} is a folder: pass the files in it, or use the command `easysed detect FOLDER`")
         with path.open("rb") as file:
-            return _decode(file, file.read(16), name, sampling_rate)
+            return _decode(file, file.read(16), str(source), sampling_rate)
     except FileNotFoundError:
         raise AudioError(f"{name} does not exist: check the path") from None
     except OSError as error:
@@ -223,8 +221,7 @@ def _from_file_object(source: Any, sampling_rate: int) -> AudioClip:
 
 
 def _from_bytes(content: bytes, name: Any, sampling_rate: int) -> AudioClip:
-    name = None if name is None else _one_line(name)
-    return _decode(io.BytesIO(content), content[:16], name, sampling_rate)
+    return _decode(io.BytesIO(content), content[:16], None if name is None else str(name), sampling_rate)
 
 
 def _decode(file: Any, head: bytes, name: str | None, sampling_rate: int) -> AudioClip:
@@ -361,12 +358,9 @@ def _count_in_runs(loud: np.ndarray) -> int:
     return int(in_run.sum())
 
 
-def _one_line(name: Any) -> str:
-    return " ".join(str(name).split())
-
-
 def _label(name: str | None) -> str:
-    return "the audio" if name is None else _one_line(name)
+    """The name as a message holds it: on one line, whatever the file is called."""
+    return "the audio" if name is None else " ".join(str(name).split())
 
 
-__all__ = ["AudioClip", "AudioError", "SUFFIXES", "UNSUPPORTED_SUFFIXES", "read_audio"]
+__all__ = ["AudioClip", "AudioError", "read_audio"]

@@ -113,8 +113,8 @@ def read_weights_header(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is no safetensors file or is cut short.
     """
-    size = path.stat().st_size
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(size, HEADER_LIMIT_BYTES):

@@ -77,8 +77,8 @@ class EasySEDConfig(PreTrainedConfig):
     frame_loss_weight: float = 1.0
     clip_loss_weight: float = 0.3
     distillation_weight: float = 0.3
-    distillation_temperature: float = 3.0
-    hint_weight: float = 0.03
+    distillation_temperature: float = 1.0
+    hint_weight: float = 0.003
     window_s: float = 10.0
     context_s: float = 2.0
     decoding: dict[str, Any] | None = None

@@ -17,57 +17,20 @@ import numpy as np
 import torch
 from transformers import Pipeline, PreTrainedModel
 
-from .audio_easysed import AudioClip, read_audio
+from .audio_easysed import read_audio
 from .decoding_easysed import decode, decoding_for_exit, frame_borders
 from .detection_easysed import NO_CALIBRATION, Detection, Event
 from .feature_extraction_easysed import EasySEDFeatureExtractor
 from .modeling_easysed import EasySEDForSoundEventDetection
+from .windows_easysed import batch_windows, join_windows, plan_windows
 
 TASK = "sound-event-detection"
 UNCERTAINTIES = ("mc", "exits", "moments", "none")
-WINDOWS_PER_BATCH = 8
 FEATURE_BLOCK_FRAMES = 12_000  # log-mel frames made at once (2 minutes), so that the spectrum of hours fits in memory
+WINDOWS_PER_BATCH = 8
 PICTURE_COLUMNS = 2000
 
 Progress = Callable[[int, int], None]  # windows done, windows in all
-Window = tuple[int, int]  # first log-mel frame, and the one after the last
-
-
-def plan_windows(num_frames: int, window_frames: int, context_frames: int, stride: int) -> list[Window]:
-    """Windows that cover a file; neighbours overlap by at least twice the context.
-
-    Args:
-        num_frames: log-mel frames of the file.
-        window_frames, context_frames: multiples of `stride`; the window is longer than twice the context.
-        stride: log-mel frames per output frame. Every window starts at a multiple of it.
-
-    Returns:
-        (start, stop) in log-mel frames; one window without padding where the file is not longer than a window. All have
-        `window_frames` but the last, which is up to stride - 1 shorter.
-    """
-    if num_frames <= window_frames:
-        return [(0, num_frames)]
-    last = -(-(num_frames - window_frames) // stride) * stride
-    starts = [*range(0, last, window_frames - 2 * context_frames), last]
-    return [(start, min(start + window_frames, num_frames)) for start in starts]
-
-
-def join_windows(pieces: list[torch.Tensor], windows: list[Window], stride: int) -> torch.Tensor:
-    """Output frames of all windows as one line; each overlap is cut in its middle.
-
-    Args:
-        pieces: (output frames of the window, classes) per window.
-        windows: what `plan_windows` returned.
-        stride: log-mel frames per output frame.
-
-    Returns:
-        (output frames of the file, classes).
-    """
-    starts = [start // stride for start, _ in windows]
-    stops = [start + len(piece) for start, piece in zip(starts, pieces, strict=True)]
-    cuts = [(left + right) // 2 for left, right in zip(stops, starts[1:], strict=False)]
-    limits = zip([0, *cuts], [*cuts, stops[-1]], starts, pieces, strict=True)
-    return torch.cat([piece[low - start : high - start] for low, high, start, piece in limits])
 
 
 class SoundEventDetectionPipeline(Pipeline):
@@ -89,9 +52,7 @@ class SoundEventDetectionPipeline(Pipeline):
     def __init__(self, model: PreTrainedModel, *args: Any, task: str = TASK, **kwargs: Any) -> None:
         super().__init__(model, *args, task=task, **kwargs)
         if self.feature_extractor is None:
-            raise ValueError(
-                "feature_extractor must be given: EasySEDFeatureExtractor.from_pretrained(same checkpoint)"
-            )
+            raise ValueError("feature_extractor must be given: EasySEDFeatureExtractor.from_pretrained(checkpoint)")
         config, extractor = self.model.config, self.feature_extractor
         needed = (config.sampling_rate, config.hop_length_samples, config.num_mel_bins)
         given = (extractor.sampling_rate, extractor.hop_length_samples, extractor.feature_size)
@@ -165,7 +126,7 @@ class SoundEventDetectionPipeline(Pipeline):
         self,
         passes: int | None = None,
         shifts: int | None = None,
-        exit: str | int | None = None,  # noqa: A002: the public name
+        exit: str | int | None = None,
         uncertainty: str | None = None,
         seed: int | None = None,
         progress: Progress | None = None,
@@ -217,7 +178,7 @@ class SoundEventDetectionPipeline(Pipeline):
         windows = plan_windows(len(features), window_frames, context_frames, config.frame_stride)
         pieces: list[torch.Tensor] = []
         with _evaluating(self.model):
-            for batch in _batches(windows):
+            for batch in batch_windows(windows, WINDOWS_PER_BATCH):
                 values = torch.stack([features[start:stop] for start, stop in batch])
                 # (windows, frames, mels)
                 frame_logits = self.model(values, exit_index=index).frame_logits
@@ -283,9 +244,7 @@ def _check_plain_pass(passes: int | None, shifts: int | None, uncertainty: str |
     asked = {"passes": passes, "shifts": shifts, "uncertainty": None if uncertainty == "none" else uncertainty}
     for name, value in asked.items():
         if value is not None:
-            raise ValueError(
-                f"{name}={value!r} is not available: this version computes the plain pass only, leave it out"
-            )
+            raise ValueError(f"{name}={value!r} is not available: this version computes the plain pass only")
 
 
 def _resolve(name_or_path: str | Path) -> str:
@@ -312,7 +271,7 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-# ---- windows and identity --------------------------------------------------------------------------------------------
+# ---- the receipt and the model's mode --------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -324,18 +283,6 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def _batches(windows: list[Window]) -> Iterator[list[Window]]:
-    """Windows in batches of one length."""
-    batch: list[Window] = []
-    for window in windows:
-        same_length = not batch or window[1] - window[0] == batch[0][1] - batch[0][0]
-        if len(batch) == WINDOWS_PER_BATCH or not same_length:
-            yield batch
-            batch = []
-        batch.append(window)
-    yield batch
 
 
 def _package_version() -> str | None:
@@ -374,4 +321,4 @@ def _decoding_id(decoding: dict[str, Any] | None) -> str:
     return hashlib.sha256(json.dumps(decoding, sort_keys=True).encode()).hexdigest()[:16]
 
 
-__all__ = ["SoundEventDetectionPipeline", "join_windows", "plan_windows"]
+__all__ = ["TASK", "SoundEventDetectionPipeline"]

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 WIDTH_INCHES, DPI = 10.0, 150
 ROW_INCHES = 0.24  # of one class in the probability image and in the event lanes
-# Colours that stay apart for colour-blind readers. Source: Okabe & Ito 2008, Color Universal Design.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C6D31", "#5F6B6D", "#B22222")
+# Okabe and Ito's colours for colour-blind readers, darker, so that white numbers can be read on them, and four more.
+COLOURS = ("#0072B2", "#C44E00", "#00805C", "#B2558A", "#A87400", "#2A86BF", "#7A5195", "#8C6D31", "#5F6B6D", "#B22222")
 DYNAMIC_RANGE_DB = 70.0
 MAX_CLASSES = 20  # of more, the picture keeps those that come closest to sounding
 LABEL_CHARACTER_INCHES = 0.068

@@ -74,9 +74,9 @@ def test_the_absolute_limit_joins_across_dips_that_are_this_shallow(limit, num_b
 
 
 def test_the_edge_level_decides_whether_a_faint_outskirt_belongs_to_the_event():
-    scores = steps((0.0, 10), (0.2, 10), (0.8, 20), (0.0, 10))  # level: (10 x 0.04 + 20 x 0.64) / 18 = 0.733
+    scores = steps((0.0, 10), (0.2, 10), (0.8, 20), (0.0, 10))  # the outskirt is a quarter of the level
     onsets = [
-        decode(scores, borders_of(50), by_hand("boxes", edge_level=edge_level))[0].onset for edge_level in (0.25, 0.3)
+        decode(scores, borders_of(50), by_hand("boxes", edge_level=edge_level))[0].onset for edge_level in (0.2, 0.3)
     ]
     assert onsets == pytest.approx([1.0, 2.0])
 
@@ -142,7 +142,7 @@ def test_the_threshold_selects_boxes_and_moves_no_border(seed):
     for threshold in (0.1, 0.4, 0.7):
         expected = [box for box in candidates if box.score > threshold]
         assert decode(scores, borders, by_hand("boxes", threshold=threshold)) == expected
-    assert len(candidates) > 20
+    assert len(candidates) > 5
 
 
 @pytest.mark.parametrize("method", METHODS)

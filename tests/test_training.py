@@ -161,6 +161,13 @@ def test_resumed_run_equals_an_unbroken_one(data, tmp_path):
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=1e-6, msg=name)
 
 
+def test_a_new_run_does_not_write_into_another(data, tmp_path):
+    settings, _ = load_settings(["--config", str(write_config(tmp_path, data))])
+    (tmp_path / "run" / "checkpoints" / "checkpoint_0").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds another run: pass --resume or another --output_dir"):
+        Trainer(settings).start(resume=False)
+
+
 def test_learns_two_tones(data, tmp_path):
     """The same loop on an easy task: after some steps the loss of frames is well below that of a constant guess."""
     settings, _ = load_settings(

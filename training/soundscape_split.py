@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 import torch
-from modeling_easysed.bundled import resolve_checkpoint
 from tqdm import tqdm
 
 from modeling_easysed import EasySEDFeatureExtractor, EasySEDForSoundEventDetection
 from modeling_easysed.audio_easysed import read_audio
+from modeling_easysed.bundled import resolve_checkpoint
 from modeling_easysed.decoding_easysed import frame_borders
 
 COLUMNS = ("filename", "onset", "offset", "event_label")

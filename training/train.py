@@ -95,7 +95,7 @@ def build_config(settings: Settings, mixer: SoundscapeMixer, argv: list[str]) ->
     """The model's configuration with its labels and where it comes from."""
     labels = [label for label in labels_of(settings.clips) if label in mixer.labels]
     provenance = {
-        "command": "accelerate launch training/train.py " + " ".join(argv),
+        "command": "accelerate launch training/train.py " + " ".join(without_paths(argv)),
         "package_version": __version__,
         "seed": settings.seed,
         "steps": settings.steps,
@@ -106,6 +106,13 @@ def build_config(settings: Settings, mixer: SoundscapeMixer, argv: list[str]) ->
         "outside": None if settings.outside is None else f"{Path(settings.outside).name}/train",
     }
     return EasySEDConfig(**settings.model, id2label=dict(enumerate(labels)), provenance=provenance)
+
+
+def without_paths(argv: list[str]) -> list[str]:
+    """The arguments that decide what is learned: without where it is written and whether it was resumed."""
+    pairs = [argument for argument in argv if argument != "--resume"]
+    kept = [pairs[i : i + 2] for i in range(0, len(pairs), 2) if pairs[i] != "--output_dir"]
+    return [argument for pair in kept for argument in pair]
 
 
 def batches(
@@ -149,6 +156,7 @@ class Trainer:
 
     def __init__(self, settings: Settings, argv: list[str] | None = None) -> None:
         self.settings = settings
+        self.checkpoints = Path(settings.output_dir, "checkpoints")
         self.mixer = build_mixer(settings)
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
@@ -182,12 +190,23 @@ class Trainer:
 
     def load(self) -> None:
         """Goes on from the newest checkpoint, if there is one."""
-        folders = sorted(Path(self.settings.output_dir, "checkpoints").glob("checkpoint_*"), key=checkpoint_number)
+        folders = sorted(self.checkpoints.glob("checkpoint_*"), key=checkpoint_number)
         if not folders:
             print(f"no checkpoint in {self.settings.output_dir}: starting at step 0", file=sys.stderr)
             return
         self.accelerator.load_state(str(folders[-1]))
         self.accelerator.project_configuration.iteration = checkpoint_number(folders[-1]) + 1
+
+    def start(self, resume: bool) -> None:
+        """Loads the newest checkpoint, or makes sure that a new run overwrites none.
+
+        Raises:
+            ValueError: when a new run would write into another run's folder.
+        """
+        if resume:
+            self.load()
+        elif any(self.checkpoints.glob("checkpoint_*")):
+            raise ValueError(f"{self.checkpoints} holds another run: pass --resume or another --output_dir")
 
     def train_loop(self) -> None:
         """Trains to the last step, validating and checkpointing on the way."""
@@ -260,10 +279,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         settings, resume = load_settings(argv)
         trainer = Trainer(settings, argv)
+        trainer.start(resume)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"train.py: error: {error}") from error
-    if resume:
-        trainer.load()
     trainer.train_loop()
     folder = trainer.save()
     if trainer.accelerator.is_main_process:

@@ -3,8 +3,9 @@
     python training/tune_decoding.py --model runs/cnn/model --data ../shared/data/soundscapes --split validation
 
 A coordinate search over PARAMETER_GRID, every class at once; then thresholds. With some 30 events a class, the best
-value of one class is mostly luck: its objective is averaged over neighbouring thresholds, and mixed with the mean over
-all classes (--pooling). A two-fold check over recordings shows what is left on recordings that were not tuned on."""
+value of one class is mostly luck: its objective is averaged over neighbouring thresholds and mixed with the mean over
+all classes (--pooling, --threshold_pooling). A two-fold check over recordings shows what is left on recordings that
+were not tuned on."""
 
 import argparse
 import hashlib
@@ -67,11 +68,19 @@ class Curves(NamedTuple):
 
 
 class Search(NamedTuple):
-    """How to tune: method, share of segment-based F1 in the objective, share of the mean over classes."""
+    """How to tune.
+
+    Attributes:
+        method: "boxes" or "threshold".
+        segment_weight: share of segment-based F1 in the objective.
+        pooling: share of the mean over classes in each class's objective, 0 = class by class, 1 = one for all.
+        threshold_pooling: the same for the thresholds: classes differ more in these.
+    """
 
     method: str = DEFAULT_METHOD
     segment_weight: float = SEGMENT_WEIGHTS["both"]
     pooling: float = 0.8
+    threshold_pooling: float = 0.3
 
 
 # ---- F1 at all thresholds --------------------------------------------------------------------------------------------
@@ -175,7 +184,7 @@ def tune(recordings: Sequence[Recording], search: Search) -> dict[str, Any]:
                 tried.append(_objective(recordings, trial, logits, search).max(axis=1))
             chosen[name] = np.array(values)[_pooled(np.stack(tried, axis=1), search.pooling).argmax(axis=1)]
     objective = _objective(recordings, chosen, logits, search)
-    best = _pooled(objective, search.pooling).argmax(axis=1)
+    best = _pooled(objective, search.threshold_pooling).argmax(axis=1)
     chosen["threshold"] = _sigmoid(logits)[best]
     return as_decoding(search.method, chosen)
 
@@ -226,6 +235,8 @@ def macro_f1(recordings: Sequence[Recording], decoding: dict[str, Any] | None) -
     column = np.searchsorted(np.unique(limits), limits)
     labels = np.concatenate([recording.events for recording in recordings])[:, 2].astype(np.int64)
     occurring = np.unique(labels)
+    if len(occurring) == 0:
+        return math.nan, math.nan
     return tuple(float(f1[occurring, column[occurring]].mean()) for f1 in curves)
 
 
@@ -276,7 +287,9 @@ def tune_checkpoint(folder: Path, data_dir: str, split: str, search: Search, obj
             "before": macro_f1(recordings, decoding_for_exit(before, exit_index)),
             "tuned": macro_f1(recordings, tuned),
             "two_fold_check": two_fold_check(recordings, search),
-            "two_fold_check_one_for_all": two_fold_check(recordings, search._replace(pooling=1.0)),
+            "two_fold_check_one_for_all": two_fold_check(
+                recordings, search._replace(pooling=1.0, threshold_pooling=1.0)
+            ),
         }
         cells = [f"{event_f1:.3f} / {segment_f1:.3f}" for event_f1, segment_f1 in figures.values()]
         print(f"{exit_index:<6}{cells[0]:>16}{cells[1]:>16}{cells[2]:>16}{cells[3]:>20}", flush=True)
@@ -288,6 +301,7 @@ def tune_checkpoint(folder: Path, data_dir: str, split: str, search: Search, obj
         "num_files": len(paths),
         "objective": objective,
         "pooling": search.pooling,
+        "threshold_pooling": search.threshold_pooling,
         "event_and_segment_macro_f1": values,
     }
     return with_id({"method": search.method, "exits": exits, "tuned_on": tuned_on})
@@ -308,12 +322,15 @@ def main() -> int:
     parser.add_argument("--split", default="validation", help="which split (default: validation); never the test split")
     parser.add_argument("--objective", choices=tuple(SEGMENT_WEIGHTS), default="both", help="what to maximise")
     parser.add_argument("--method", choices=tuple(PARAMETER_GRID), default=DEFAULT_METHOD, help="how events are found")
-    parser.add_argument("--pooling", type=float, default=Search().pooling, help="0 = class by class, 1 = one for all")
+    for name in ("pooling", "threshold_pooling"):
+        default = Search._field_defaults[name]
+        parser.add_argument(f"--{name}", type=float, default=default, help="0 = class by class, 1 = one for all")
     arguments = parser.parse_args()
-    search = Search(arguments.method, SEGMENT_WEIGHTS[arguments.objective], arguments.pooling)
+    pooling = (arguments.pooling, arguments.threshold_pooling)
+    search = Search(arguments.method, SEGMENT_WEIGHTS[arguments.objective], *pooling)
     try:
-        if not 0 <= search.pooling <= 1:
-            raise ValueError(f"--pooling must be between 0 and 1, got {search.pooling}")
+        if not all(0 <= share <= 1 for share in pooling):
+            raise ValueError(f"--pooling and --threshold_pooling must be between 0 and 1, got {pooling}")
         folder = Path(resolve_checkpoint(arguments.model))
         if not (folder / "config.json").is_file():
             raise ValueError(f"--model must be a local checkpoint folder, got {arguments.model}: download it first")

@@ -1,0 +1,208 @@
+"""`easysed detect`: events of files and folders.
+
+The detections of all inputs are one generator that the output format reads: results appear as they are computed, a file
+that fails is reported and the others go on."""
+
+import argparse
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from modeling_easysed.bundled import BUNDLED_CHECKPOINTS, DEFAULT_CHECKPOINT, CheckpointError, resolve_checkpoint
+from modeling_easysed.cli.errors import CommandError, one_line
+from modeling_easysed.cli.formats import FORMATS, SUFFIXES
+from modeling_easysed.cli.inputs import Input, collect, output_names
+from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, status
+
+if TYPE_CHECKING:
+    from modeling_easysed.detection_easysed import Detection
+
+PLOT_SUFFIXES = (".png", ".pdf", ".svg", ".jpg")
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Adds the command to the subparsers of `easysed`."""
+    parser = commands.add_parser(
+        "detect",
+        help="events of recordings: onset, offset, label, score",
+        description="Detects sound events in wav, flac, ogg and mp3 files of any length, rate and number of channels.",
+        epilog="Exit status: 0 all well, 1 some inputs failed (the others are done), 2 nothing could be done.",
+    )
+    bundled = ", ".join(BUNDLED_CHECKPOINTS) if BUNDLED_CHECKPOINTS else "none"
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="recordings, or folders to walk through")
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_CHECKPOINT,
+        metavar="NAME|DIR|HUB_ID",
+        help=f"bundled ({bundled}), folder or Hub id; default: {DEFAULT_CHECKPOINT}",
+    )
+    parser.add_argument(
+        "--exit",
+        type=_exit_number,
+        default="auto",
+        metavar="auto|N",
+        help="exit of the network, 1 = shallowest and fastest; auto = the deepest",
+    )
+    parser.add_argument("--format", choices=tuple(FORMATS), default="table", help="default: table")
+    parser.add_argument("--out", metavar="FILE|DIR", help="write here; a folder (or name/) gets one file per recording")
+    parser.add_argument("--plot", metavar="FILE.png|DIR", help="draw the recording; for several recordings a folder")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps, ...; auto = an accelerator if there is one")
+    return parser
+
+
+def _exit_number(text: str) -> str | int:
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 'auto' or a number from 1, got {text!r}")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; returns its exit status."""
+    several = len(args.paths) > 1 or Path(args.paths[0]).expanduser().is_dir()
+    _check_outputs(args, several)
+    inputs, failures = collect(args.paths)
+    for failure in failures:
+        _say(f"error: {failure}")
+    if not inputs:
+        return 2
+    with quiet_libraries(enabled=not args.debug):
+        job = _Job(args, _load(args), inputs, failures)
+        _write(args, job, several)
+    if failures and job.num_done > 0:
+        _say(f"{len(failures)} of {job.num_done + len(failures)} inputs failed, the others are done")
+    elif len(failures) > 1:
+        _say(f"all {len(failures)} inputs failed")
+    if not failures:
+        return 0
+    return 1 if job.num_done > 0 else 2
+
+
+def _say(message: str) -> None:
+    print(f"easysed detect: {message}", file=sys.stderr)
+
+
+def _is_folder(name: str) -> bool:
+    return name.endswith(("/", os.sep)) or Path(name).expanduser().is_dir()
+
+
+def _check_outputs(args: argparse.Namespace, several: bool) -> None:
+    """Finds what would fail after hours of work before any work is done."""
+    for option, name in (("--out", args.out), ("--plot", args.plot)):
+        if name is not None and not _is_folder(name) and not Path(name).expanduser().absolute().parent.is_dir():
+            raise CommandError(f"{option} {name}: its folder does not exist, create it first")
+    if args.plot is None:
+        return
+    if several and not _is_folder(args.plot):
+        raise CommandError(f"--plot {args.plot}: several recordings need a folder, e.g. --plot pictures/")
+    if not _is_folder(args.plot) and Path(args.plot).suffix.lower() not in PLOT_SUFFIXES:
+        raise CommandError(f"--plot {args.plot}: the name must end in one of {', '.join(PLOT_SUFFIXES)}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise CommandError("--plot needs matplotlib: pip install 'easysed[plot]'")
+
+
+def _load(args: argparse.Namespace) -> Any:
+    """The pipeline; a broken checkpoint is found before torch is imported."""
+    try:
+        resolve_checkpoint(args.model)
+        with status(f"loading {args.model}"):
+            from modeling_easysed import SoundEventDetectionPipeline
+
+            device = None if args.device == "auto" else args.device
+            pipe = SoundEventDetectionPipeline.from_pretrained(args.model, device=device)
+    except CheckpointError as error:
+        raise CommandError(f"{error} (`easysed models` lists what is at hand)") from error
+    except ValueError as error:
+        raise CommandError(one_line(error)) from error
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
+        raise CommandError(f"--device {args.device}: {one_line(error)}; try --device cpu") from error
+    if args.exit != "auto" and args.exit > pipe.model.num_exits:
+        raise CommandError(f"--exit must be auto or 1 to {pipe.model.num_exits} for {args.model}, got {args.exit}")
+    return pipe
+
+
+class _Job:
+    """All inputs, one after the other; `failures` grows by one line for every input that could not be done."""
+
+    def __init__(self, args: argparse.Namespace, pipe: Any, inputs: list[Input], failures: list[str]) -> None:
+        self.args, self.pipe, self.inputs, self.failures = args, pipe, inputs, failures
+        self.num_done = 0
+        self.said: set[str] = set()
+
+    def detections(self) -> Iterator["Detection"]:
+        """Detections of the inputs that could be done; all else goes to stderr."""
+        from modeling_easysed.detection_easysed import NO_CALIBRATION
+
+        with progress_bar(len(self.inputs)) as bar:
+            for number, one in enumerate(self.inputs):
+                bar.set_description_str(one.path.name, refresh=False)
+                detection = self._detect(one, number, bar)
+                bar.clear()
+                if detection is None:
+                    continue
+                for warning in detection.warnings:
+                    self._warn(warning if warning == NO_CALIBRATION else f"{one.path}: {warning}")
+                self.num_done += 1
+                yield detection
+
+    def _detect(self, one: Input, number: int, bar: Any) -> "Detection | None":
+        def progress(done: int, total: int) -> None:
+            bar.update(number + done / total - bar.n)
+
+        try:
+            detection = self.pipe(one.path, exit=self.args.exit, seed=self.args.seed, progress=progress)
+            self._plot(one, detection)
+            return detection
+        except Exception as error:  # whatever is wrong with one file, the others are still done
+            if self.args.debug:
+                traceback.print_exc()
+            bar.clear()
+            message = one_line(error)
+            self.failures.append(message)
+            bar.update(number + 1 - bar.n)
+            _say(f"error: {message}" if str(one.path) in message else f"error: {one.path}: {message}")
+            return None
+
+    def _plot(self, one: Input, detection: "Detection") -> None:
+        if self.args.plot is None:
+            return
+        path = Path(self.args.plot).expanduser()
+        if _is_folder(self.args.plot):
+            path = path / output_names(self.inputs, ".png")[one.path]
+            path.parent.mkdir(parents=True, exist_ok=True)
+        detection.plot(path)
+
+    def _warn(self, warning: str) -> None:
+        """A warning that is the same for all files is said once."""
+        if warning not in self.said:
+            self.said.add(warning)
+            _say(f"warning: {warning}")
+
+
+def _write(args: argparse.Namespace, job: _Job, several: bool) -> None:
+    """Drives the job through the chosen format, to stdout, one file, or one file per recording."""
+    write = FORMATS[args.format]
+    if args.out is None:
+        write(job.detections(), sys.stdout, several)
+    elif not _is_folder(args.out):
+        with _open(Path(args.out).expanduser()) as stream:
+            write(job.detections(), stream, several)
+    else:
+        names = output_names(job.inputs, SUFFIXES[args.format])
+        for detection in job.detections():
+            with _open(Path(args.out).expanduser() / names[Path(detection.file)]) as stream:
+                write([detection], stream, False)
+
+
+def _open(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
+    except OSError as error:
+        raise CommandError(f"--out {path} cannot be written: {error.strerror}") from error

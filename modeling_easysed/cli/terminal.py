@@ -1,0 +1,64 @@
+"""What a person at a terminal sees while a command works; nothing of it is written when stderr is no terminal."""
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def status(text: str) -> Iterator[None]:
+    """Shows a line while the block runs, then takes it away."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(f"{text} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def progress_bar(num_files: int) -> Any:
+    """A tqdm bar over files, shown after one second of work."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=num_files,
+        delay=1,
+        leave=False,
+        dynamic_ncols=True,
+        file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+        bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}",
+    )
+
+
+@contextlib.contextmanager
+def quiet_libraries(enabled: bool) -> Iterator[None]:
+    """Keeps the messages and progress bars of transformers and huggingface_hub off the screen inside the block."""
+    if not enabled:
+        yield
+        return
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    levels = logging.get_verbosity(), hub_logging.get_verbosity()
+    had_bars, had_hub_bars = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.set_verbosity(logging.CRITICAL)
+    hub_logging.set_verbosity(hub_logging.CRITICAL)
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(levels[0])
+        hub_logging.set_verbosity(levels[1])
+        if had_bars:
+            logging.enable_progress_bar()
+        if had_hub_bars:
+            enable_progress_bars()

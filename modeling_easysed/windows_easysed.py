@@ -1,0 +1,65 @@
+"""Windows over recordings longer than the network takes at once, and their outputs put together again.
+
+|<------- window 1 ------->|
+|                |<-c->|<-c->|             c: context, heard but not kept
+                 |<------- window 2 ------->|
+|== kept of 1 ========|== kept of 2 ========|
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+Window = tuple[int, int]  # first log-mel frame, and the one after the last
+
+
+def plan_windows(num_frames: int, window_frames: int, context_frames: int, stride: int) -> list[Window]:
+    """Windows that cover a file; neighbours overlap by at least twice the context.
+
+    Args:
+        num_frames: log-mel frames of the file.
+        window_frames, context_frames: multiples of `stride`; the window is longer than twice the context.
+        stride: log-mel frames per output frame. Every window starts at a multiple of it.
+
+    Returns:
+        (start, stop) in log-mel frames; one window without padding where the file is not longer than a window. All have
+        `window_frames` but the last, which is up to stride - 1 shorter.
+    """
+    if num_frames <= window_frames:
+        return [(0, num_frames)]
+    last = -(-(num_frames - window_frames) // stride) * stride
+    starts = [*range(0, last, window_frames - 2 * context_frames), last]
+    return [(start, min(start + window_frames, num_frames)) for start in starts]
+
+
+def join_windows(pieces: list[torch.Tensor], windows: list[Window], stride: int) -> torch.Tensor:
+    """Output frames of all windows as one line; each overlap is cut in its middle.
+
+    Args:
+        pieces: (output frames of the window, classes) per window.
+        windows: what `plan_windows` returned.
+        stride: log-mel frames per output frame.
+
+    Returns:
+        (output frames of the file, classes).
+    """
+    starts = [start // stride for start, _ in windows]
+    stops = [start + len(piece) for start, piece in zip(starts, pieces, strict=True)]
+    cuts = [(left + right) // 2 for left, right in zip(stops, starts[1:], strict=False)]
+    limits = zip([0, *cuts], [*cuts, stops[-1]], starts, pieces, strict=True)
+    return torch.cat([piece[low - start : high - start] for low, high, start, piece in limits])
+
+
+def batch_windows(windows: list[Window], batch_size: int) -> Iterator[list[Window]]:
+    """Consecutive windows in batches of one length, at most `batch_size` each."""
+    batch: list[Window] = []
+    for window in windows:
+        same_length = not batch or window[1] - window[0] == batch[0][1] - batch[0][0]
+        if len(batch) == batch_size or not same_length:
+            yield batch
+            batch = []
+        batch.append(window)
+    yield batch
+
+
+__all__ = ["Window", "batch_windows", "join_windows", "plan_windows"]
