@@ -294,7 +294,9 @@ def tune_checkpoint(folder: Path, data_dir: str, split: str, search: Search, obj
         cells = [f"{event_f1:.3f} / {segment_f1:.3f}" for event_f1, segment_f1 in figures.values()]
         print(f"{exit_index:<6}{cells[0]:>16}{cells[1]:>16}{cells[2]:>16}{cells[3]:>20}", flush=True)
         exits[str(exit_index)] = {"classes": tuned["classes"]}
-        values[str(exit_index)] = {name: [round(value, 4) for value in pair] for name, pair in figures.items()}
+        values[str(exit_index)] = {
+            name: [None if math.isnan(value) else round(value, 4) for value in pair] for name, pair in figures.items()
+        }
     tuned_on = {
         "data": Path(data_dir).resolve().name,
         "split": split,
