@@ -4,7 +4,7 @@
 the threshold then selects among them and moves no border. "threshold" is the plain alternative: median filter,
 hysteresis, gaps closed, short events dropped. Parameters are per class, in a dict that config.json can hold:
 
-    {"method": "boxes", "default": {"filter_s": 0.4, ...}, "classes": {"0": {"threshold": 0.6}, ...}}
+    {"method": "boxes", "default": {"filter_s": 0.2, ...}, "classes": {"0": {"threshold": 0.6}, ...}}
 
 Source of the boxes' idea: Ebbers et al., Sound Event Bounding Boxes, Interspeech 2024 (arXiv 2406.04212), section 3.
 """
@@ -14,24 +14,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Parameter: (default, smallest, largest legal value), by method. Times in seconds, levels as probabilities. The
-# defaults were measured with networks trained on soundscapes mixed from ESC-10.
+# Parameter: (default, smallest, largest legal value), by method; times in seconds, the rest probabilities or ratios.
+# The defaults were measured with networks trained on soundscapes mixed from ESC-10.
 PARAMETERS: dict[str, dict[str, tuple[float, float, float]]] = {
     "boxes": {
-        "filter_s": (0.2, 0.0, 10.0),
-        "absolute_limit": (0.25, 0.0, 1.0),
-        "relative_limit": (10.0, 1.0, math.inf),
-        "edge_level": (0.3, 0.0, 1.0),
-        "score_quantile": (0.75, 0.0, 1.0),
-        "min_duration_s": (0.08, 0.0, math.inf),
-        "threshold": (0.5, 0.0, 1.0),
+        "filter_s": (0.2, 0.0, 10.0),  # each half of the step filter that finds change points
+        "absolute_limit": (0.25, 0.0, 1.0),  # neighbours are joined when the dip is less than this below their level
+        "relative_limit": (10.0, 1.0, math.inf),  # or when their level is less than so many times the dip's
+        "edge_level": (0.3, 0.0, 0.95),  # an event begins and ends at this share of its level
+        "score_quantile": (0.75, 0.0, 1.0),  # the score is this quantile of the probabilities inside
+        "min_duration_s": (0.08, 0.0, math.inf),  # shorter events are dropped
+        "threshold": (0.5, 0.0, 1.0),  # scores above it are events
     },
     "threshold": {
-        "median_s": (0.44, 0.0, 10.0),
-        "low_ratio": (0.5, 0.0, 1.0),
-        "max_gap_s": (0.2, 0.0, math.inf),
-        "min_duration_s": (0.08, 0.0, math.inf),
-        "threshold": (0.5, 0.0, 1.0),
+        "median_s": (0.44, 0.0, 10.0),  # length of the median filter
+        "low_ratio": (0.5, 0.0, 1.0),  # an event goes on while above this share of the threshold
+        "max_gap_s": (0.2, 0.0, math.inf),  # gaps up to this long are closed
+        "min_duration_s": (0.08, 0.0, math.inf),  # shorter events are dropped
+        "threshold": (0.5, 0.0, 1.0),  # an event must rise above it somewhere
     },
 }
 DEFAULT_METHOD = "boxes"
@@ -220,9 +220,7 @@ def _change_point_boxes(probabilities: np.ndarray, parameters: dict[str, np.ndar
     spans = _join(spans, cumulative, parameters["absolute_limit"], parameters["relative_limit"])
     if len(spans.label) == 0:
         return *spans, np.zeros(0)
-    # sum p^2 / sum p: a mean in which a box's faint outskirts hardly count
-    level = _sum_inside(_cumulate(values**2), spans) / np.maximum(_sum_inside(cumulative, spans), SMALLEST_STEP)
-    spans = _move_borders(spans, values, parameters["edge_level"][spans.label] * level)
+    spans = _move_borders(spans, values, parameters["edge_level"][spans.label] * _level(values, spans))
     return *spans, _quantile_inside(values, spans, parameters["score_quantile"][spans.label])
 
 
@@ -231,14 +229,6 @@ def _cumulate(values: np.ndarray) -> np.ndarray:
     cumulative = np.zeros((values.shape[0], values.shape[1] + 1))
     np.cumsum(values, axis=1, out=cumulative[:, 1:])
     return cumulative
-
-
-def _sum_inside(cumulative: np.ndarray, spans: _Spans) -> np.ndarray:
-    return cumulative[spans.label, spans.offset] - cumulative[spans.label, spans.onset]
-
-
-def _mean_inside(cumulative: np.ndarray, spans: _Spans) -> np.ndarray:
-    return _sum_inside(cumulative, spans) / (spans.offset - spans.onset)
 
 
 def _step_filter(cumulative: np.ndarray, filter_frames: np.ndarray) -> np.ndarray:
@@ -294,6 +284,18 @@ def _join(spans: _Spans, cumulative: np.ndarray, absolute_limit: np.ndarray, rel
         begins, ends = np.append(True, split), np.append(split, True)
         spans = _Spans(spans.label[begins], spans.onset[begins], spans.offset[ends])
     return spans
+
+
+def _mean_inside(cumulative: np.ndarray, spans: _Spans) -> np.ndarray:
+    total = cumulative[spans.label, spans.offset] - cumulative[spans.label, spans.onset]
+    return total / np.maximum(spans.offset - spans.onset, 1)  # from one class's last box to the next class: no gap
+
+
+def _level(values: np.ndarray, spans: _Spans) -> np.ndarray:
+    """Level (boxes,) of each box, sum p^2 / sum p: a mean in which faint outskirts hardly count."""
+    box, frame = _frames_of(spans.onset, spans.offset)
+    inside = values[spans.label[box], frame]
+    return np.bincount(box, inside**2) / np.maximum(np.bincount(box, inside), SMALLEST_STEP)
 
 
 def _move_borders(spans: _Spans, values: np.ndarray, edge_level: np.ndarray) -> _Spans:

@@ -5,10 +5,6 @@ and an event keeps its time and score wherever the file is cut. All times come f
 is centred at k x `frame_duration_s`."""
 
 import contextlib
-import hashlib
-import importlib.metadata
-import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from .decoding_easysed import decode, decoding_for_exit, frame_borders
 from .detection_easysed import NO_CALIBRATION, Detection, Event
 from .feature_extraction_easysed import EasySEDFeatureExtractor
 from .modeling_easysed import EasySEDForSoundEventDetection
+from .receipt_easysed import decoding_id, model_identity, package_version
 from .windows_easysed import batch_windows, join_windows, plan_windows
 
 TASK = "sound-event-detection"
@@ -29,6 +26,7 @@ UNCERTAINTIES = ("mc", "exits", "moments", "none")
 FEATURE_BLOCK_FRAMES = 12_000  # log-mel frames made at once (2 minutes), so that the spectrum of hours fits in memory
 WINDOWS_PER_BATCH = 8
 PICTURE_COLUMNS = 2000
+CHECKPOINT_FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
 
 Progress = Callable[[int, int], None]  # windows done, windows in all
 
@@ -38,6 +36,9 @@ class SoundEventDetectionPipeline(Pipeline):
 
     Made by `SoundEventDetectionPipeline.from_pretrained(name)` or `transformers.pipeline("sound-event-detection",
     model=folder_or_hub_id)`.
+
+    Attributes:
+        model_name, revision: what the receipt says of the model, taken when the pipeline is made.
 
     Raises:
         ValueError: without a feature extractor, or with one whose sizes are not the model's.
@@ -53,6 +54,10 @@ class SoundEventDetectionPipeline(Pipeline):
         super().__init__(model, *args, task=task, **kwargs)
         if self.feature_extractor is None:
             raise ValueError("feature_extractor must be given: EasySEDFeatureExtractor.from_pretrained(checkpoint)")
+        self._check_sizes()
+        self.model_name, self.revision = model_identity(self.model)
+
+    def _check_sizes(self) -> None:
         config, extractor = self.model.config, self.feature_extractor
         needed = (config.sampling_rate, config.hop_length_samples, config.num_mel_bins)
         given = (extractor.sampling_rate, extractor.hop_length_samples, extractor.feature_size)
@@ -64,25 +69,29 @@ class SoundEventDetectionPipeline(Pipeline):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, device: int | str | torch.device | None = None, **kwargs: Any
+        cls,
+        name_or_path: str | Path,
+        device: int | str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        **hub_kwargs: Any,
     ) -> "SoundEventDetectionPipeline":
         """Loads model and feature extractor.
 
         Args:
             name_or_path: bundled name such as "easysed-cnn", local folder, or Hub id.
             device: e.g. "cpu", "cuda:0"; None = an accelerator where there is one.
-            **kwargs: for both `from_pretrained`, e.g. `revision`, `token`, `cache_dir`; `dtype` for the model.
+            dtype: of the network; "auto" = as saved.
+            **hub_kwargs: of `huggingface_hub.snapshot_download`: `revision`, `token`, `cache_dir`, `local_files_only`.
 
         Raises:
             ValueError: unknown or broken checkpoint, missing weights; one line that names it.
         """
-        path = _resolve(name_or_path)
-        model_kwargs = {"dtype": kwargs.pop("dtype")} if "dtype" in kwargs else {}
+        folder = _resolve(name_or_path, hub_kwargs)
         try:
             model, report = EasySEDForSoundEventDetection.from_pretrained(
-                path, use_safetensors=True, output_loading_info=True, **model_kwargs, **kwargs
+                folder, dtype=dtype, use_safetensors=True, output_loading_info=True
             )
-            extractor = EasySEDFeatureExtractor.from_pretrained(path, **kwargs)
+            extractor = EasySEDFeatureExtractor.from_pretrained(folder)
         except Exception as error:  # every library below has classes of its own; the first line of each names the cause
             raise ValueError(f"model {name_or_path} cannot be loaded: {_first_line(error)}") from error
         _check_report(str(name_or_path), report)
@@ -211,17 +220,16 @@ class SoundEventDetectionPipeline(Pipeline):
         )
 
     def _receipt(self, exit_index: int, seed: int, decoding: dict[str, Any] | None) -> dict[str, Any]:
-        model, revision = _model_identity(self.model)
         return {
-            "model": model,
-            "revision": revision,
-            "version": _package_version(),
+            "model": self.model_name,
+            "revision": self.revision,
+            "version": package_version(),
             "seed": seed,
             "passes": None,
             "shifts": None,
             "uncertainty": "none",
             "exit": exit_index,
-            "decoding": _decoding_id(decoding),
+            "decoding": decoding_id(decoding),
             "calibration": None,
         }
 
@@ -247,13 +255,30 @@ def _check_plain_pass(passes: int | None, shifts: int | None, uncertainty: str |
             raise ValueError(f"{name}={value!r} is not available: this version computes the plain pass only")
 
 
-def _resolve(name_or_path: str | Path) -> str:
-    """Bundled names become folders; code that came with a checkpoint, without the package, knows no bundled names."""
+def _resolve(name_or_path: str | Path, hub_kwargs: dict[str, Any]) -> str:
+    """The local folder of a checkpoint, downloaded where it lies on the Hub: one request when offline, not twenty."""
     try:
-        from modeling_easysed.bundled import resolve_checkpoint
-    except ImportError:
-        return str(name_or_path)
-    return resolve_checkpoint(name_or_path)
+        from modeling_easysed.bundled import check_folder, resolve_checkpoint
+    except ImportError:  # code that came with a checkpoint, without the package: it knows no bundled names
+        folder = str(name_or_path)
+        return folder if Path(folder).is_dir() else _download(folder, hub_kwargs)
+    folder = resolve_checkpoint(name_or_path)
+    if not Path(folder).is_dir():
+        folder = _download(folder, hub_kwargs)
+        check_folder(Path(folder))
+    return folder
+
+
+def _download(hub_id: str, hub_kwargs: dict[str, Any]) -> str:
+    try:
+        from huggingface_hub import snapshot_download
+
+        return snapshot_download(hub_id, allow_patterns=CHECKPOINT_FILES, **hub_kwargs)
+    except OSError as error:  # no network, no such repository or revision
+        raise ValueError(
+            f"model {hub_id} cannot be found on the Hub or in its cache: check the id, the network and your rights "
+            f"({_first_line(error)})"
+        ) from error
 
 
 def _check_report(name: str, report: dict[str, Any]) -> None:
@@ -271,9 +296,6 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-# ---- the receipt and the model's mode --------------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
 def _evaluating(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode inside, the model's own mode after."""
@@ -283,42 +305,6 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def _package_version() -> str | None:
-    version = getattr(sys.modules.get(__package__), "__version__", None)
-    if version is not None:
-        return version
-    try:  # code that came with a checkpoint
-        return importlib.metadata.version("easysed")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _model_identity(model: PreTrainedModel) -> tuple[str | None, str | None]:
-    """Name and revision: Hub id and commit, or a folder's name and the hash of its weights."""
-    name = model.config.name_or_path
-    folder = Path(name)
-    if not name:
-        return None, None
-    if not folder.is_dir():
-        return name, getattr(model.config, "_commit_hash", None)
-    return folder.resolve().name, _hash_of(folder / "model.safetensors")
-
-
-def _hash_of(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
-
-
-def _decoding_id(decoding: dict[str, Any] | None) -> str:
-    if decoding is None:
-        return "default"
-    if "id" in decoding:
-        return str(decoding["id"])
-    return hashlib.sha256(json.dumps(decoding, sort_keys=True).encode()).hexdigest()[:16]
 
 
 __all__ = ["TASK", "SoundEventDetectionPipeline"]

@@ -188,6 +188,15 @@ def test_classes_do_not_influence_each_other(method):
     assert [box.score for box in together] == pytest.approx([box.score for box in sorted(alone)])
 
 
+def test_faint_ripples_in_a_long_file_make_sound_boxes():
+    scores = random_scores(3, 30000, 2) * np.array([1.0, 1e-7])  # sums of 1e4 and ripples of 1e-9
+    decoding = by_hand("boxes", absolute_limit=0.0, relative_limit=3.0, edge_level=0.95, min_duration_s=0.0)
+    found = candidate_boxes(scores, borders_of(30000), decoding)
+    durations = np.array([box.offset - box.onset for box in found])
+    assert len(found) > 1000 and durations.min() > FRAME_S / 2
+    assert np.isfinite([box.score for box in found]).all()
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("scores", [np.zeros((30, 3)), np.zeros((0, 3)), np.zeros((30, 0))])
 def test_nothing_in_nothing_out(method, scores):

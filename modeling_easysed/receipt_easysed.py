@@ -1,0 +1,60 @@
+"""The receipt of a detection: what must be the same for the same file to give the same events."""
+
+import hashlib
+import importlib.metadata
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+HASH_DIGITS = 16
+
+
+def model_identity(model: PreTrainedModel) -> tuple[str | None, str]:
+    """Name and revision of a model.
+
+    Returns:
+        Hub id or folder's name (None for a model made in memory), and the Hub's commit or a hash of the weights.
+    """
+    name = model.config.name_or_path
+    folder = Path(name)
+    if name and folder.parent.name == "snapshots":  # in the Hub's cache: models--owner--name/snapshots/commit
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1), folder.name
+    if name and folder.is_dir():
+        name = folder.resolve().name
+    return (name if name else None), hash_weights(model)
+
+
+def hash_weights(model: PreTrainedModel) -> str:
+    """Equal for equal weights and buffers, on any device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return f"sha256:{digest.hexdigest()[:HASH_DIGITS]}"
+
+
+def decoding_id(decoding: dict[str, Any] | None) -> str:
+    """The id that tuning gave to decoding parameters, else a hash of them; "default" for None."""
+    if decoding is None:
+        return "default"
+    if "id" in decoding:
+        return str(decoding["id"])
+    return f"sha256:{hashlib.sha256(json.dumps(decoding, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]}"
+
+
+def package_version() -> str | None:
+    """Of the package, or of the installed one where this code came with a checkpoint; None without any."""
+    version = getattr(sys.modules.get(__package__), "__version__", None)
+    if version is not None:
+        return version
+    try:
+        return importlib.metadata.version("easysed")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+__all__ = ["decoding_id", "hash_weights", "model_identity", "package_version"]
