@@ -96,9 +96,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"model folder {folder} has no config.json: pass the folder of a checkpoint") from None
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{path} cannot be read as JSON ({reason}): restore it or save the model again"
-        ) from error
+        raise CheckpointError(f"{path} is not readable JSON ({reason}): restore it or save the model again") from error
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "easysed":
         raise CheckpointError(f"{path} must say model_type 'easysed', got {kind!r}: this is no EasySED checkpoint")

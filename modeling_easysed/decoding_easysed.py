@@ -4,7 +4,7 @@
 the threshold then selects among them and moves no border. "threshold" is the plain alternative: median filter,
 hysteresis, gaps closed, short events dropped. Parameters are per class, in a dict that config.json can hold:
 
-    {"method": "boxes", "default": {"filter_s": 0.2, ...}, "classes": {"0": {"threshold": 0.6}, ...}}
+    {"method": "boxes", "default": {"filter_s": 0.28, ...}, "classes": {"0": {"threshold": 0.6}, ...}}
 
 Source of the boxes' idea: Ebbers et al., Sound Event Bounding Boxes, Interspeech 2024 (arXiv 2406.04212), section 3.
 """
@@ -18,9 +18,9 @@ import numpy as np
 # The defaults were measured with networks trained on soundscapes mixed from ESC-10.
 PARAMETERS: dict[str, dict[str, tuple[float, float, float]]] = {
     "boxes": {
-        "filter_s": (0.2, 0.0, 10.0),  # each half of the step filter that finds change points
-        "absolute_limit": (0.25, 0.0, 1.0),  # neighbours are joined when the dip is less than this below their level
-        "relative_limit": (10.0, 1.0, math.inf),  # or when their level is less than so many times the dip's
+        "filter_s": (0.28, 0.0, 10.0),  # each half of the step filter that finds change points
+        "absolute_limit": (0.05, 0.0, 1.0),  # neighbours are joined when the dip is less than this below their level
+        "relative_limit": (8.0, 1.0, math.inf),  # or when their level is less than so many times the dip's
         "edge_level": (0.3, 0.0, 0.95),  # an event begins and ends at this share of its level
         "score_quantile": (0.75, 0.0, 1.0),  # the score is this quantile of the probabilities inside
         "min_duration_s": (0.08, 0.0, math.inf),  # shorter events are dropped

@@ -133,10 +133,12 @@ def _draw_events(axes: Any, detection: "Detection", lanes: list[int]) -> None:
 
 def _draw_event(axes: Any, event: "Event", lane: int, colour: str, duration: float) -> None:
     length = event.offset - event.onset
-    axes.barh(lane, length, left=event.onset, height=0.72, color=colour, edgecolor="white", linewidth=0.5)
     text = f"{event.score:.2f}"
-    plot_inches = 0.8 * WIDTH_INCHES
-    if length / duration * plot_inches > LABEL_CHARACTER_INCHES * (len(text) + 1):
+    inches = length / duration * 0.8 * WIDTH_INCHES
+    # A white edge parts neighbours; a bar of a hair's width keeps its colour instead, or it would vanish.
+    edge = "white" if inches > 0.04 else colour
+    axes.barh(lane, length, left=event.onset, height=0.72, color=colour, edgecolor=edge, linewidth=0.5)
+    if inches > LABEL_CHARACTER_INCHES * (len(text) + 1):
         middle = (event.onset + event.offset) / 2
         axes.text(middle, lane, text, ha="center", va="center", color="white", fontsize=8)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import tune_decoding
+from f1_curves import Recording, curves_of, true_positives
 from soundscape_split import FramePrediction, class_names, predict_split, read_split
 from tiny import LABELS, tiny_model
 
@@ -146,7 +147,7 @@ def test_only_existing_exits_can_be_chosen(text):
 # ---- tuning ----------------------------------------------------------------------------------------------------------
 
 
-def random_recordings(seed: int, num_files: int = 12) -> list[tune_decoding.Recording]:
+def random_recordings(seed: int, num_files: int = 12) -> list[Recording]:
     """Recordings of 6 s with up to three events a class, found with errors, and with false alarms."""
     rng = np.random.default_rng(seed)
     recordings = []
@@ -157,11 +158,11 @@ def random_recordings(seed: int, num_files: int = 12) -> list[tune_decoding.Reco
             scores[start + rng.integers(-1, 3) : stop + rng.integers(-1, 3), label] = rng.uniform(0.1, 1)
             if rng.random() < 0.8:
                 events.append([start / 10, stop / 10, label])
-        recordings.append(tune_decoding.Recording(scores, np.arange(61) / 10, np.array(events).reshape(-1, 3)))
+        recordings.append(Recording(scores, np.arange(61) / 10, np.array(events).reshape(-1, 3)))
     return recordings
 
 
-def metrics_of(recordings: list[tune_decoding.Recording], decoding: dict) -> tuple[dict, dict]:
+def metrics_of(recordings: list[Recording], decoding: dict) -> tuple[dict, dict]:
     """What the package's metrics say about the events of `decode`."""
     references, detections, durations = {}, {}, {}
     for index, (scores, borders, events) in enumerate(recordings):
@@ -180,7 +181,7 @@ def metrics_of(recordings: list[tune_decoding.Recording], decoding: dict) -> tup
 def test_the_curves_are_the_metrics_at_every_threshold(method, seed):
     recordings, thresholds = random_recordings(seed), np.array([0.2, 0.5, 0.8])
     settings = [{"method": method, "default": {"threshold": value}} for value in thresholds]
-    curves = tune_decoding.curves_of(recordings, settings if method == "threshold" else settings[:1], thresholds)
+    curves = curves_of(recordings, settings if method == "threshold" else settings[:1], thresholds)
     for column, decoding in enumerate(settings):
         for f1, metrics in zip(curves, metrics_of(recordings, decoding), strict=True):
             expected = [metrics["class_wise"][name]["f1"] for name in CLASSES]
@@ -192,8 +193,8 @@ def test_the_curves_are_the_metrics_at_every_threshold(method, seed):
 def test_matching_is_optimal_when_a_better_box_takes_the_only_partner_of_a_worse_one():
     boxes = [Box(1.15, 2.0, 0, 0.9), Box(0.9, 2.0, 0, 0.8)]  # the first fits both events, the second only one
     events = np.array([[1.05, 2.0, 0], [1.3, 2.0, 0]])
-    assert tune_decoding.true_positives(boxes, events).tolist() == [True, True]
-    assert tune_decoding.true_positives(boxes, events[:1]).tolist() == [True, False]
+    assert true_positives(boxes, events).tolist() == [True, True]
+    assert true_positives(boxes, events[:1]).tolist() == [True, False]
 
 
 def test_pooling_mixes_a_class_with_all():
@@ -218,7 +219,7 @@ def test_tuning_finds_the_threshold_of_each_class(method, small_grid):
         scores[start : start + 10] = [0.9, 0.35]  # events of class 1 stay faint
         scores[start + 20 : start + 30] = [0.6, 0.1]  # false alarms
         events = np.array([[start / 10, start / 10 + 1, 0], [start / 10, start / 10 + 1, 1]])
-        recordings.append(tune_decoding.Recording(scores, np.arange(61) / 10, events))
+        recordings.append(Recording(scores, np.arange(61) / 10, events))
     tuned = tune_decoding.tune(recordings, tune_decoding.Search(method, pooling=0.0, threshold_pooling=0.0))
     assert tune_decoding.macro_f1(recordings, tuned) == (1.0, 1.0)
     assert 0.6 <= tuned["classes"]["0"]["threshold"] < 0.9
