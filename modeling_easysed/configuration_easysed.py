@@ -44,6 +44,7 @@ class EasySEDConfig(PreTrainedConfig):
         distillation_temperature: T of the soft targets.
         hint_weight: lambda of the hint loss between embeddings.
         window_s, context_s: inference on long audio: window length, and what is cut off at both inner borders, seconds.
+            The default CNN's deepest exit sees 2.8 s on either side, so that its windows equal one long pass.
         decoding: parameters tuned by `training/tune_decoding.py`, or None for defaults.
         calibration: what `training/calibrate.py` fitted, or None.
         provenance: data, folds, seed and command that made the weights, or None.
@@ -79,8 +80,8 @@ class EasySEDConfig(PreTrainedConfig):
     distillation_weight: float = 0.3
     distillation_temperature: float = 1.0
     hint_weight: float = 0.003
-    window_s: float = 10.0
-    context_s: float = 2.0
+    window_s: float = 30.0
+    context_s: float = 3.0
     decoding: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None

@@ -11,6 +11,7 @@ frames lie on one time line: frame k is centred at k x `frame_duration_s`.
 Source of the exits: Zhang et al. 2019, Be Your Own Teacher, section 3."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -124,6 +125,11 @@ class EasySEDPreTrainedModel(PreTrainedModel):
     input_modalities = ("audio",)
     supports_gradient_checkpointing = True
     _no_split_modules = ["TransformerBlock", "ResidualBlock"]
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> "EasySEDPreTrainedModel":
+        """As in transformers, but only safetensors is ever read, never a pickle."""
+        return super().from_pretrained(*args, **{"use_safetensors": True, **kwargs})
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

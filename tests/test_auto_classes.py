@@ -69,6 +69,14 @@ def test_new_model_starts_at_rare_events():
     assert 0.03 < probabilities.mean() < 0.08
 
 
+def test_pickles_are_never_read(tmp_path):
+    model = tiny_model()
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="model.safetensors"):
+        AutoModelForAudioClassification.from_pretrained(tmp_path)
+
+
 def test_upload_is_inherited():
     assert EasySEDForSoundEventDetection.push_to_hub is PreTrainedModel.push_to_hub
 
