@@ -100,6 +100,7 @@ def build_config(settings: Settings, mixer: SoundscapeMixer, argv: list[str]) ->
         "seed": settings.seed,
         "steps": settings.steps,
         "batch_size": settings.batch_size,
+        "mixed_precision": settings.mixed_precision,
         "clips": Path(settings.clips).name,
         "folds": settings.folds,
         "excluded_licenses": settings.exclude_licenses,

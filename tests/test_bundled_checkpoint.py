@@ -1,0 +1,98 @@
+"""The checkpoint that ships in the wheel, on recordings that it never saw (fold 5)."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from evaluate import evaluate_split
+
+from modeling_easysed import BUNDLED_CHECKPOINTS, DEFAULT_CHECKPOINT, SoundEventDetectionPipeline
+from modeling_easysed.cli.main import main as easysed
+
+WEIGHTS_LIMIT_BYTES = 16e6
+
+
+@pytest.fixture(scope="module")
+def pipe() -> SoundEventDetectionPipeline:
+    return SoundEventDetectionPipeline.from_pretrained(DEFAULT_CHECKPOINT)
+
+
+def clips_of_fold(data_dir: Path, fold: str) -> list[dict[str, str]]:
+    with (data_dir / "esc10" / "metadata.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["fold"] == fold]
+
+
+def test_config_says_where_the_weights_come_from():
+    folder = Path(BUNDLED_CHECKPOINTS[DEFAULT_CHECKPOINT])
+    config = json.loads((folder / "config.json").read_text())
+    assert config["provenance"]["folds"] == ["1", "2", "3"]
+    assert {"command", "seed", "steps", "excluded_licenses"} <= set(config["provenance"])
+    assert config["decoding"]["tuned_on"]["split"] == "validation"
+    assert "custom_pipelines" not in config
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+    sizes = [path.stat().st_size for path in folder.parent.rglob("*.safetensors")]
+    assert sum(sizes) <= WEIGHTS_LIMIT_BYTES
+
+
+def test_most_clips_of_fold_5_get_their_own_label(pipe, data_dir):
+    """Four clips of every class: the longest detected class is the clip's in most of them."""
+    rows = clips_of_fold(data_dir, "5")
+    chosen = [
+        row for label in sorted({r["label"] for r in rows}) for row in [r for r in rows if r["label"] == label][:4]
+    ]
+    right = 0
+    for row in chosen:
+        lengths: dict[str, float] = {}
+        for event in pipe(str(data_dir / "esc10" / row["file_name"])).events:
+            lengths[event.label] = lengths.get(event.label, 0.0) + event.offset - event.onset
+        right += max(lengths, key=lengths.get, default=None) == row["label"]
+    assert right >= 0.75 * len(chosen)
+
+
+def test_floors_on_the_test_soundscapes(data_dir):
+    results = evaluate_split(DEFAULT_CHECKPOINT, str(data_dir / "soundscapes"), "test", "all")
+    deepest = results["exits"][list(results["exits"])[-1]]
+    assert results["num_files"] == 200
+    assert deepest["event_based"]["macro"]["f1"] >= 0.45
+    assert deepest["segment_based"]["micro"]["f1"] >= 0.78
+
+
+def test_an_event_keeps_its_time_when_the_file_is_cut_elsewhere(pipe, data_dir):
+    path = data_dir / "soundscapes" / "audio" / "test" / "test_0002.ogg"
+    samples, rate = soundfile.read(path, dtype="float32")
+    long = np.concatenate([samples, samples[::-1], samples])  # longer than a window, the same 10 s at both ends
+    cut_s = 0.73
+    whole = pipe({"array": long, "sampling_rate": rate})
+    cut = pipe({"array": long[int(cut_s * rate) :], "sampling_rate": rate})
+    inner = [event for event in whole.events if event.onset > cut_s + 3.0]
+    assert inner
+    for event in inner:
+        same = [e for e in cut.events if e.label == event.label and abs(e.onset + cut_s - event.onset) <= 0.05]
+        assert same, event
+        assert abs(same[0].offset + cut_s - event.offset) <= 0.05 or event.offset == whole.duration
+
+
+def test_detect_prints_the_events_of_a_soundscape(data_dir, capsys):
+    path = data_dir / "soundscapes" / "audio" / "test" / "test_0001.ogg"
+    assert easysed(["detect", str(path), "--format", "json"]) == 0
+    detection = json.loads(capsys.readouterr().out)
+    assert detection["duration"] == pytest.approx(10.0)
+    assert detection["events"]
+    assert all(event["confidence"] is None for event in detection["events"])
+    assert any("no calibration" in warning for warning in detection["warnings"])
+    assert all(0 <= event["onset"] < event["offset"] <= 10.0 for event in detection["events"])
+
+
+def test_every_student_works_on_its_own(pipe, data_dir, tmp_path):
+    path = str(data_dir / "esc10" / clips_of_fold(data_dir, "5")[0]["file_name"])
+    for index in range(1, pipe.model.num_exits + 1):
+        folder = tmp_path / str(index)
+        pipe.model.student(index).save_pretrained(folder)
+        pipe.feature_extractor.save_pretrained(folder)
+        own, exit_of_teacher = SoundEventDetectionPipeline.from_pretrained(folder)(path), pipe(path, exit=index)
+        np.testing.assert_allclose(own.probabilities, exit_of_teacher.probabilities, atol=1e-6)
+        assert [event.to_dict() for event in own.events] == [event.to_dict() for event in exit_of_teacher.events]
