@@ -61,19 +61,25 @@ def test_floors_on_the_test_soundscapes(data_dir):
     assert deepest["segment_based"]["micro"]["f1"] >= 0.78
 
 
-def test_an_event_keeps_its_time_when_the_file_is_cut_elsewhere(pipe, data_dir):
+@pytest.mark.parametrize(("cut_s", "tolerance_s"), [(0.72, 1e-6), (0.73, 0.12), (0.745, 0.12)])
+def test_an_event_keeps_its_time_when_the_file_is_cut_elsewhere(pipe, data_dir, cut_s, tolerance_s):
+    """Cut at a multiple of the frame, nothing changes; elsewhere every frame hears other samples, borders stay near."""
     path = data_dir / "soundscapes" / "audio" / "test" / "test_0002.ogg"
     samples, rate = soundfile.read(path, dtype="float32")
-    long = np.concatenate([samples, samples[::-1], samples])  # longer than a window, the same 10 s at both ends
-    cut_s = 0.73
+    long = np.concatenate([samples, samples[::-1], samples, samples])  # longer than a window
     whole = pipe({"array": long, "sampling_rate": rate})
-    cut = pipe({"array": long[int(cut_s * rate) :], "sampling_rate": rate})
-    inner = [event for event in whole.events if event.onset > cut_s + 3.0]
-    assert inner
+    cut = pipe({"array": long[round(cut_s * rate) :], "sampling_rate": rate})
+    inner = [event for event in whole.events if event.onset > cut_s + 3.0 and event.offset < whole.duration - 3.0]
+    assert len(inner) >= 6
     for event in inner:
-        same = [e for e in cut.events if e.label == event.label and abs(e.onset + cut_s - event.onset) <= 0.05]
-        assert same, event
-        assert abs(same[0].offset + cut_s - event.offset) <= 0.05 or event.offset == whole.duration
+        near = [
+            other
+            for other in cut.events
+            if other.label == event.label
+            and abs(other.onset + cut_s - event.onset) <= tolerance_s
+            and abs(other.offset + cut_s - event.offset) <= tolerance_s
+        ]
+        assert near, event
 
 
 def test_detect_prints_the_events_of_a_soundscape(data_dir, capsys):
