@@ -40,7 +40,7 @@ PARAMETER_GRID: dict[str, dict[str, list[float]]] = {
 }
 NUM_ROUNDS = 2  # over all parameters; a third one changed nothing
 THRESHOLD_LOGITS = {"boxes": np.linspace(-4, 4, 65), "threshold": np.linspace(-3.5, 3.5, 15)}
-SMOOTHING_LOGITS = 0.4  # width (standard deviation) of the average over neighbouring thresholds
+SMOOTHING_LOGITS = 0.8  # width (standard deviation) of the average over neighbouring thresholds
 SEGMENT_WEIGHTS = {"event_f1": 0.0, "both": 0.3, "segment_f1": 1.0}  # share of segment-based F1 in the objective
 
 
@@ -56,7 +56,7 @@ class Search(NamedTuple):
 
     method: str = DEFAULT_METHOD
     segment_weight: float = SEGMENT_WEIGHTS["both"]
-    pooling: float = 0.8
+    pooling: float = 0.9
     threshold_pooling: float = 0.3
 
 
