@@ -206,9 +206,9 @@ def test_pooling_mixes_a_class_with_all():
 @pytest.fixture
 def small_grid(monkeypatch):
     """One parameter with two values, one round: what is tested is the search, not the grid."""
-    grid = {"boxes": {"filter_s": [0.2, 0.4]}, "threshold": {"low_ratio": [0.5, 1.0]}}
+    grid = {"boxes": {"edge_level": [0.2, 0.4]}, "threshold": {"low_ratio": [0.5, 1.0]}}
     monkeypatch.setattr(tune_decoding, "PARAMETER_GRID", grid)
-    monkeypatch.setattr(tune_decoding, "NUM_ROUNDS", 1)
+    monkeypatch.setattr(tune_decoding, "NUM_ROUNDS", {"boxes": 1, "threshold": 1})
 
 
 @pytest.mark.parametrize("method", ["boxes", "threshold"])
