@@ -209,18 +209,18 @@ class EasySEDForSoundEventDetection(EasySEDPreTrainedModel):
     def forward(
         self,
         input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         frame_labels: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
         exit_index: int | None = None,
     ) -> SoundEventDetectionOutput:
         """Frame and clip logits at every exit, and the loss when there are labels.
 
         Args:
             input_values: (batch, frames, mels) from EasySEDFeatureExtractor.
-            attention_mask: (batch, frames), 1 = real frame; None = all are.
             labels: (batch, classes) in [0, 1], negative = unknown (clip has only frame labels).
             frame_labels: (batch, output frames, classes) in [0, 1], negative = unknown.
+            attention_mask: (batch, frames), 1 = real frame; None = all are.
             exit_index: compute this exit alone (1 = shallowest) and nothing deeper; None = all exits.
 
         Returns:

@@ -91,7 +91,7 @@ def test_loss_reaches_every_exit_and_not_the_teachers_target(backbone):
     model = tiny_model(backbone, dropout=0.0)
     frame_labels = torch.zeros(2, 10, 3)
     frame_labels[0, 2:5, 1] = 1
-    output = model(features(2, 40), labels=frame_labels.amax(1), frame_labels=frame_labels)
+    output = model(features(2, 40), frame_labels.amax(1), frame_labels)  # labels come second and third
     output.loss.backward()
     for index, head in enumerate(model.exits):
         assert head.classifier.weight.grad.abs().sum() > 0, f"exit {index + 1} learns nothing"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 from data import Clip, decode_clips, load_clips_dataset
 from tqdm import tqdm
 
@@ -20,6 +21,7 @@ ENVELOPE_HOP_S = 0.01
 ENVELOPE_WINDOW_S = 0.02
 NOISE_BANK_S = 60.0
 FADE_S = 0.01
+RESAMPLING_BASE = 16000  # only the ratio of the two rates counts
 SILENCE_DB = -75.0  # envelope of digital silence and of what a lossy codec leaves in it
 BACKGROUND_MARGIN_DB = 10.0
 MIN_PROMINENCE_DB = 15.0
@@ -143,11 +145,9 @@ def colored_noise(num_samples: int, slope_db: float, rng: np.random.Generator) -
 
 def random_variant(samples: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
     """A clip played a little faster or slower, through a random smooth filter."""
-    import soxr
-
     limit = np.log1p(recipe.max_speed_change)
     speed = np.exp(rng.uniform(-limit, limit))
-    samples = soxr.resample(samples, round(16000 * speed), 16000)
+    samples = soxr.resample(samples, round(RESAMPLING_BASE * speed), RESAMPLING_BASE)
     points = rng.uniform(-recipe.max_filter_db, recipe.max_filter_db, size=6)
     spectrum = np.fft.rfft(samples)
     octave = np.log2(np.maximum(np.arange(len(spectrum)) / len(spectrum), 2**-7)) / 7 + 1

@@ -27,6 +27,7 @@ from validation import frame_scores, load_validation
 from modeling_easysed import EasySEDConfig, EasySEDFeatureExtractor, EasySEDForSoundEventDetection, __version__
 
 STATISTICS_SOUNDSCAPES = 200  # 2000 s of audio fix mean and deviation of a mel band to a few hundredths of a dB
+LAST_SOUNDSCAPE = 2**32 - 1  # the statistics count down from here: training never comes to these
 
 
 @dataclass
@@ -82,7 +83,7 @@ def fit_feature_extractor(settings: Settings, mixer: SoundscapeMixer) -> EasySED
     extractor = EasySEDFeatureExtractor(**settings.features)
     log_mels = []
     for number in range(STATISTICS_SOUNDSCAPES):
-        samples = torch.from_numpy(mixer.mix(settings.seed, -1 - number & 0xFFFFFFFF).samples)
+        samples = torch.from_numpy(mixer.mix(settings.seed, LAST_SOUNDSCAPE - number).samples)
         log_mels.append(extractor.log_mel(samples[None])[0])
     stacked = torch.cat(log_mels)
     # (frames, mels)
