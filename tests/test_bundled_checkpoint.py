@@ -61,25 +61,34 @@ def test_floors_on_the_test_soundscapes(data_dir):
     assert deepest["segment_based"]["micro"]["f1"] >= 0.78
 
 
-@pytest.mark.parametrize(("cut_s", "tolerance_s"), [(0.72, 1e-6), (0.73, 0.12), (0.745, 0.12)])
-def test_an_event_keeps_its_time_when_the_file_is_cut_elsewhere(pipe, data_dir, cut_s, tolerance_s):
-    """Cut at a multiple of the frame, nothing changes; elsewhere every frame hears other samples, borders stay near."""
-    path = data_dir / "soundscapes" / "audio" / "test" / "test_0002.ogg"
-    samples, rate = soundfile.read(path, dtype="float32")
-    long = np.concatenate([samples, samples[::-1], samples, samples])  # longer than a window
-    whole = pipe({"array": long, "sampling_rate": rate})
-    cut = pipe({"array": long[round(cut_s * rate) :], "sampling_rate": rate})
-    inner = [event for event in whole.events if event.onset > cut_s + 3.0 and event.offset < whole.duration - 3.0]
-    assert len(inner) >= 6
-    for event in inner:
-        near = [
-            other
-            for other in cut.events
-            if other.label == event.label
-            and abs(other.onset + cut_s - event.onset) <= tolerance_s
-            and abs(other.offset + cut_s - event.offset) <= tolerance_s
-        ]
-        assert near, event
+def moves_under_cut(pipe: SoundEventDetectionPipeline, paths: list[Path], cut_s: float) -> np.ndarray:
+    """Seconds that every event's worse border moves when `cut_s` is cut off the start; infinite for a lost event."""
+    moves = []
+    for path in paths:
+        samples, rate = soundfile.read(path, dtype="float32")
+        whole = pipe({"array": samples, "sampling_rate": rate}).events
+        cut = pipe({"array": samples[round(cut_s * rate) :], "sampling_rate": rate}).events
+        for event in (event for event in whole if event.onset > cut_s + pipe.model.config.context_s):
+            same = [other for other in cut if other.label == event.label]
+            distances = [
+                max(abs(other.onset + cut_s - event.onset), abs(other.offset + cut_s - event.offset)) for other in same
+            ]
+            moves.append(min(distances, default=np.inf))
+    return np.array(moves)
+
+
+@pytest.mark.parametrize("cut_s", [0.72, 0.73, 0.745])
+def test_an_event_keeps_its_time_when_the_file_is_cut_elsewhere(pipe, data_dir, cut_s):
+    """Cut at a multiple of the frame nothing changes; elsewhere half of the events stay within one frame."""
+    paths = sorted((data_dir / "soundscapes" / "audio" / "test").glob("*.ogg"))[:60]
+    moves = moves_under_cut(pipe, paths, cut_s)
+    assert len(moves) > 40
+    frame_s = pipe.model.frame_duration_s
+    if round(cut_s / frame_s, 6).is_integer():
+        assert moves.max() < 1e-6
+    else:
+        assert np.median(moves) <= frame_s
+        assert (moves <= 0.2).mean() >= 0.8  # within the collar of event-based F1
 
 
 def test_detect_prints_the_events_of_a_soundscape(data_dir, capsys):

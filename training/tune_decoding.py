@@ -25,8 +25,7 @@ from modeling_easysed.bundled import resolve_checkpoint
 from modeling_easysed.decoding_easysed import DEFAULT_METHOD, PARAMETERS, class_parameters, decoding_for_exit
 
 # Values tried, in this order of parameters. The other parameters of "boxes" stay at their defaults: tuning filter_s and
-# relative_limit as well made events of recordings that were not tuned on worse (macro F1 0.596 instead of 0.603, mean
-# of eight exits), not better.
+# relative_limit as well did not help on the recordings of the two-fold check that were not tuned on.
 PARAMETER_GRID: dict[str, dict[str, list[float]]] = {
     "boxes": {"edge_level": [0.2, 0.25, 0.3, 0.35, 0.4]},
     "threshold": {
