@@ -62,6 +62,7 @@ def render(config: dict[str, Any], results: dict[str, Any], clips: Path, name: s
         num_exits=len(results["exits"]),
         folds=", ".join(provenance["folds"]),
         data=f"`{results['split']}` ({results['num_files']} soundscapes of 10 s)",
+        command=results["command"],
         exit_table="\n".join(exit_rows(results)),
         class_table="\n".join(class_rows(results)),
         provenance=json.dumps(provenance, indent=2),

@@ -33,7 +33,12 @@ def test_card_is_filled_from_results_and_clips(write_card, tmp_path, monkeypatch
     provenance = {"folds": ["1", "2"], "excluded_licenses": ["CC-Sampling+"], "seed": 7}
     config = {"backbone": "cnn", "id2label": {"0": "dog_bark", "1": "rain"}, "provenance": provenance}
     (model / "config.json").write_text(json.dumps(config))
-    results = {"split": "test", "num_files": 3, "exits": {"1": scores(0.11, 0.42), "2": scores(0.31, 0.54)}}
+    results = {
+        "command": "python evaluate.py",
+        "split": "test",
+        "num_files": 3,
+        "exits": {"1": scores(0.11, 0.42), "2": scores(0.31, 0.54)},
+    }
     (tmp_path / "results.json").write_text(json.dumps(results))
     rows = ["file_name,label,fold,author,license,source_url"]
     rows += ["audio/a.ogg,rain,1,Ann,CC0,http://a", "audio/b.ogg,rain,2,Bob,CC-Sampling+,http://b"]
@@ -46,5 +51,6 @@ def test_card_is_filled_from_results_and_clips(write_card, tmp_path, monkeypatch
     assert "| 1 | 0.110 | 0.310 | 0.420 | 0.520 |" in card and "| 2 | 0.310 | 0.510 | 0.540 | 0.640 |" in card
     assert "| dog_bark | 0.540 | 0.540 |" in card and "| rain | 0.270 | 0.270 |" in card
     assert "| d.ogg | Di | CC-BY | http://d |" in card and "The 2 training clips" in card
+    assert "`python evaluate.py`" in card
     assert "b.ogg" not in card and "c.ogg" not in card
     assert '"seed": 7' in card and "$" not in card
