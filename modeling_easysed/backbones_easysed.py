@@ -75,17 +75,38 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.shortcut(self.pool(hidden)) + residual)
 
 
+class ChannelDropout(nn.Module):
+    """Drops whole channels of (batch, channels, frames), the same ones in every frame.
+
+    One draw is then one thinned network that hears the whole clip: Monte Carlo passes differ by event, not by frame.
+    Source: Tompson et al. 2015 (spatial dropout); Gal & Ghahramani 2016, A Theoretically Grounded Application of
+    Dropout in Recurrent Neural Networks (one mask for all time steps).
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, hidden: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+        """`keep`: (batch, channels) factors of a Monte Carlo pass; None = random in training, nothing in evaluation."""
+        if keep is not None:
+            return hidden * keep.unsqueeze(-1)
+        return F.dropout1d(hidden, self.probability, self.training)
+
+
 class TemporalBlock(nn.Module):
     """Dilated convolution over time with a shortcut, on (batch, channels, frames)."""
 
     def __init__(self, channels: int, dilation: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ChannelDropout(dropout)
         self.conv = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
         self.norm = nn.BatchNorm1d(channels)
 
-    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        return hidden + torch.relu(self.norm(self.conv(keep_frames(self.dropout(hidden), mask))))
+    def forward(
+        self, hidden: torch.Tensor, mask: torch.Tensor | None, keep: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return hidden + torch.relu(self.norm(self.conv(keep_frames(self.dropout(hidden, keep), mask))))
 
 
 class FrameProjection(nn.Module):

@@ -37,6 +37,11 @@ class EasySEDConfig(PreTrainedConfig):
         num_exits: exits that this model keeps (None = all). A student has fewer than its teacher.
         exit_hidden_size: width of every exit's embedding (equal, so that the hint loss compares like with like).
         exit_dilations: dilation of each temporal block in an exit head.
+        exit_dropout_blocks: how many of these blocks, counted from the classifier, have dropout in front, besides the
+            classifier itself.
+        monte_carlo_blocks: how many of those keep their dropout in Monte Carlo passes, besides the classifier. 0 makes
+            a pass nearly free and gives the moments of the logits in closed form; sampling the block as well measured
+            no better.
         dropout: probability in the last CNN stage, the Transformer's blocks and the exit heads.
         clip_pooling: frames to clip, "linear_softmax" or "mean".
         frame_loss_weight, clip_loss_weight: weights of the two supervised losses.
@@ -73,6 +78,8 @@ class EasySEDConfig(PreTrainedConfig):
     num_exits: int | None = None
     exit_hidden_size: int = 96
     exit_dilations: list[int] | tuple[int, ...] = (1, 4, 16)
+    exit_dropout_blocks: int = 1
+    monte_carlo_blocks: int = 0
     dropout: float = 0.2
     clip_pooling: str = "linear_softmax"
     frame_loss_weight: float = 1.0
@@ -125,6 +132,16 @@ class EasySEDConfig(PreTrainedConfig):
             raise ValueError(f"frame_stride must be 2 or 4 log-mel frames, got {self.frame_stride}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if not 0 <= self.exit_dropout_blocks <= len(self.exit_dilations):
+            raise ValueError(
+                f"exit_dropout_blocks must be between 0 and the {len(self.exit_dilations)} blocks of exit_dilations, "
+                f"got {self.exit_dropout_blocks}"
+            )
+        if not 0 <= self.monte_carlo_blocks <= self.exit_dropout_blocks:
+            raise ValueError(
+                f"monte_carlo_blocks must be between 0 and exit_dropout_blocks={self.exit_dropout_blocks}, "
+                f"got {self.monte_carlo_blocks}"
+            )
         if not 0.0 <= self.distillation_weight <= 1.0:
             raise ValueError(f"distillation_weight must be in [0, 1], got {self.distillation_weight}")
         if self.distillation_temperature <= 0:

@@ -12,8 +12,8 @@ import numpy as np
 TIME_DECIMALS = 6  # microseconds; onsets, offsets and the duration are rounded alike, so none passes the file's end
 UNCERTAINTY_PARTS = ("total", "aleatoric", "epistemic")
 NO_CALIBRATION = (
-    "not calibrated: this checkpoint has no calibration, so confidence, intervals, uncertainty, decision and reasons "
-    "are null; score is the model's own"
+    "not calibrated: this checkpoint has no calibration, so confidence, intervals, decision and reasons are null; "
+    "score is the model's own"
 )
 
 
@@ -29,8 +29,9 @@ class Event:
         onset_low, onset_high, offset_low, offset_high: 90 % intervals of the borders, seconds.
         uncertainty: {"total", "aleatoric", "epistemic"} in nats.
         decision: "accept", "review" or "reject".
-        reasons: sentences for the decision.
+        reasons: what speaks against the event, in plain words; empty for an event without doubt.
         exit: exit of the network that found the event, 1 = shallowest.
+        unfamiliarity: distance of its embedding from training sounds, in deviations from target events' median.
     """
 
     onset: float
@@ -48,6 +49,7 @@ class Event:
     decision: str | None = None
     reasons: list[str] | None = None
     exit: int | None = None
+    unfamiliarity: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The event as JSON holds it: numbers rounded to microseconds and millionths."""
@@ -91,6 +93,7 @@ class Detection:
         warnings: sentences on the recording and on what is missing.
         receipt: model, revision, version, seed, exit, decoding, calibration: the same receipt and file give the same
             events.
+        decision_rule: sentences on the goal, the thresholds and what is guaranteed.
         log_mel: (columns, mels), dB, a coarse picture of the recording for `plot`; None = no picture.
     """
 
@@ -104,6 +107,7 @@ class Detection:
     uncertainty: np.ndarray | None = None
     warnings: list[str] = field(default_factory=list)
     receipt: dict[str, Any] = field(default_factory=dict)
+    decision_rule: list[str] = field(default_factory=list)
     log_mel: np.ndarray | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -121,6 +125,7 @@ class Detection:
             "events": [event.to_dict() for event in self.events],
             "warnings": list(self.warnings),
             "receipt": dict(self.receipt),
+            "decision_rule": list(self.decision_rule),
         }
 
     def to_json(self, indent: int | None = 2) -> str:

@@ -10,7 +10,9 @@ frames lie on one time line: frame k is centred at k x `frame_duration_s`.
 
 Source of the exits: Zhang et al. 2019, Be Your Own Teacher, section 3."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,9 +21,17 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .backbones_easysed import ConvolutionalBackbone, FrameProjection, Stem, TemporalBlock, TransformerBackbone
+from .backbones_easysed import (
+    ChannelDropout,
+    ConvolutionalBackbone,
+    FrameProjection,
+    Stem,
+    TemporalBlock,
+    TransformerBackbone,
+)
 from .configuration_easysed import EasySEDConfig
 from .losses_easysed import distillation_losses, supervised_losses, total_loss
+from .monte_carlo_easysed import MomentsOutput, MonteCarloOutput, check_closed_form, evaluating, sample_masks
 
 INITIAL_CLASS_LOGIT = -3.0  # sigmoid = 0.05: events are rare, so training need not first learn that
 
@@ -89,28 +99,84 @@ class ExitHead(nn.Module):
     """Features of one stage to an embedding per frame and to frame and clip logits.
 
     The projection is the bottleneck of "Be Your Own Teacher": it brings every stage to one embedding size. Its temporal
-    blocks give a shallow exit the context that its stage lacks.
+    blocks give a shallow exit the context that its stage lacks. Dropout stands in front of the last of them and of the
+    classifier. `prepare` is what all Monte Carlo passes share, `finish` what each draws anew.
     """
 
     def __init__(self, config: EasySEDConfig, in_features: int) -> None:
         super().__init__()
         self.clip_pooling = config.clip_pooling
-        width = config.exit_hidden_size
+        width, num_blocks = config.exit_hidden_size, len(config.exit_dilations)
+        self.num_prepared = num_blocks - config.monte_carlo_blocks
+        self.num_sites = config.monte_carlo_blocks + 1
+        rates = [config.dropout * (i >= num_blocks - config.exit_dropout_blocks) for i in range(num_blocks)]
         self.projection = FrameProjection(in_features, width)
-        self.blocks = nn.ModuleList(TemporalBlock(width, dilation, 0.0) for dilation in config.exit_dilations)
-        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            TemporalBlock(width, dilation, rate) for dilation, rate in zip(config.exit_dilations, rates, strict=True)
+        )
+        self.dropout = ChannelDropout(config.dropout)
         self.classifier = FrameClassifier(width, config.num_labels)
 
     def forward(
-        self, hidden: torch.Tensor, mask: torch.Tensor | None
+        self, hidden: torch.Tensor, mask: torch.Tensor | None, keep: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        embedding = self.projection(hidden)
-        for block in self.blocks:
-            embedding = block(embedding, mask)
-        embedding = embedding.transpose(1, 2).contiguous()
-        # (batch, output frames, exit hidden size)
-        frame_logits = self.classifier(self.dropout(embedding))
+        """Clip logits (batch, classes), frame logits (batch, frames, classes), embeddings (batch, frames, hidden size).
+
+        `keep`: (batch, sites, hidden size) factors of a Monte Carlo pass; None = as the mode says.
+        """
+        return self.finish(self.prepare(hidden, mask), mask, keep)
+
+    def prepare(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(batch, frames, features) to (batch, hidden size, frames), up to the first site that passes draw."""
+        hidden = self.projection(hidden)
+        for block in self.blocks[: self.num_prepared]:
+            hidden = block(hidden, mask)
+        return hidden
+
+    def finish(
+        self, hidden: torch.Tensor, mask: torch.Tensor | None, keep: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `forward`, from what `prepare` gives."""
+        sites = [None] * self.num_sites if keep is None else keep.unbind(1)
+        for block, site in zip(self.blocks[self.num_prepared :], sites, strict=False):
+            hidden = block(hidden, mask, site)
+        frame_logits = self.classifier(self.dropout(hidden, sites[-1]).transpose(1, 2))
+        embedding = hidden.transpose(1, 2).contiguous()
+        # (batch, frames, exit hidden size)
         return pool_clip(frame_logits, mask, self.clip_pooling), frame_logits, embedding
+
+    def finish_passes(
+        self, prepared: torch.Tensor, mask: torch.Tensor | None, keep: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All passes at once: clip logits (passes, batch, classes) and frame logits (passes, batch, frames, classes).
+
+        Where the classifier is the only site, a mask on its input is a mask on its weights: one matrix product serves
+        all passes.
+
+        Args:
+            prepared: (batch, hidden size, frames) from `prepare`.
+            mask: (batch, frames) or None.
+            keep: (passes, sites, hidden size).
+        """
+        passes, batch = len(keep), len(prepared)
+        many = None if mask is None else mask.repeat(passes, 1)
+        if self.num_sites == 1:
+            weights = self.classifier.weight * keep[:, 0, None, :]
+            # (passes, classes, hidden size)
+            frame_logits = torch.einsum("pkc,bct->pbtk", weights, prepared) + self.classifier.bias
+            logits = pool_clip(frame_logits.flatten(0, 1), many, self.clip_pooling)
+            return logits.unflatten(0, (passes, batch)), frame_logits
+        logits, frame_logits, _ = self.finish(prepared.repeat(passes, 1, 1), many, keep.repeat_interleave(batch, 0))
+        return logits.unflatten(0, (passes, batch)), frame_logits.unflatten(0, (passes, batch))
+
+    def variances(self, prepared: torch.Tensor) -> torch.Tensor:
+        """Variance of the frame logits over all masks, (batch, frames, classes), in closed form.
+
+        A logit sums channels that are dropped independently, each with variance p / (1 - p) x (weight x value)^2.
+        Source: Wang & Manning 2013, Fast Dropout Training, ICML, section 2.
+        """
+        ratio = self.dropout.probability / (1.0 - self.dropout.probability)
+        return ratio * (prepared.square().transpose(1, 2) @ self.classifier.weight.square().t())
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
@@ -154,6 +220,10 @@ class EasySEDModel(EasySEDPreTrainedModel):
         self.backbone = backbones[config.backbone](config)
         self.post_init()
 
+    def stages(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
+        """Hidden states (batch, output frames, features), one stage after the other: nothing is computed ahead."""
+        return self.backbone(input_values.to(self.dtype), attention_mask)
+
     def forward(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None, num_stages: int | None = None
     ) -> EasySEDModelOutput:
@@ -179,13 +249,9 @@ class EasySEDModel(EasySEDPreTrainedModel):
             raise ValueError(
                 f"attention_mask must have shape {tuple(input_values.shape[:2])}, got {tuple(attention_mask.shape)}"
             )
-        hidden_states = []
-        for hidden in self.backbone(input_values.to(self.dtype), attention_mask):
-            hidden_states.append(hidden)
-            if len(hidden_states) == num_stages:
-                break
+        hidden_states = tuple(islice(self.stages(input_values, attention_mask), num_stages))
         output_mask = None if attention_mask is None else attention_mask[:, :: self.config.frame_stride]
-        return EasySEDModelOutput(hidden_states[-1], tuple(hidden_states), output_mask)
+        return EasySEDModelOutput(hidden_states[-1], hidden_states, output_mask)
 
 
 class EasySEDForSoundEventDetection(EasySEDPreTrainedModel):
@@ -213,6 +279,7 @@ class EasySEDForSoundEventDetection(EasySEDPreTrainedModel):
         frame_labels: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         exit_index: int | None = None,
+        dropout_masks: torch.Tensor | None = None,
     ) -> SoundEventDetectionOutput:
         """Frame and clip logits at every exit, and the loss when there are labels.
 
@@ -222,6 +289,8 @@ class EasySEDForSoundEventDetection(EasySEDPreTrainedModel):
             frame_labels: (batch, output frames, classes) in [0, 1], negative = unknown.
             attention_mask: (batch, frames), 1 = real frame; None = all are.
             exit_index: compute this exit alone (1 = shallowest) and nothing deeper; None = all exits.
+            dropout_masks: (batch, sites, exit_hidden_size) factors of the heads' dropout, as from `sample_masks`;
+                None = random in training, no dropout in evaluation.
 
         Returns:
             SoundEventDetectionOutput; with `exit_index`, its leading exit dimension is 1.
@@ -230,12 +299,78 @@ class EasySEDForSoundEventDetection(EasySEDPreTrainedModel):
         trunk = self.easysed(input_values, attention_mask, num_stages=exit_index)
         chosen = range(self.num_exits) if exit_index is None else [exit_index - 1]
         mask = trunk.attention_mask
-        heads = [self.exits[index](trunk.hidden_states[index], mask) for index in chosen]
+        heads = [self.exits[index](trunk.hidden_states[index], mask, dropout_masks) for index in chosen]
         logits, frame_logits, embeddings = (torch.stack(part) for part in zip(*heads, strict=True))
         output = SoundEventDetectionOutput(None, logits[-1], frame_logits[-1], logits, frame_logits, embeddings)
         if labels is not None or frame_labels is not None:
             output.loss, output.loss_parts = self._loss(output, labels, frame_labels, mask)
         return output
+
+    def monte_carlo(
+        self,
+        input_values: torch.Tensor,
+        passes: int = 20,
+        seed: int = 0,
+        reuse_trunk: bool = True,
+        attention_mask: torch.Tensor | None = None,
+        exit_index: int | None = None,
+    ) -> MonteCarloOutput:
+        """Logits of `passes` thinned networks: dropout in the exit head stays on, everything else is as in evaluation.
+
+        Args:
+            input_values: (batch, frames, mels).
+            passes: number of masks; every clip of the batch gets the same ones.
+            seed: of the masks. The same seed gives the same logits, in whatever batch.
+            reuse_trunk: compute what no mask touches once; False recomputes everything for every pass, to compare.
+            attention_mask: (batch, frames), 1 = real frame; None = all are.
+            exit_index: 1 = shallowest; None = the deepest.
+
+        Raises:
+            ValueError: when `passes`, `seed` or `exit_index` is out of range.
+        """
+        self._check_exit(exit_index)
+        index = self.num_exits if exit_index is None else exit_index
+        head = self.exits[index - 1]
+        masks = sample_masks(passes, head.num_sites, self.config.exit_hidden_size, self.config.dropout, seed)
+        masks = masks.to(device=self.device, dtype=self.dtype)
+        with evaluating(self):
+            if reuse_trunk:
+                trunk = self.easysed(input_values, attention_mask, num_stages=index)
+                prepared = head.prepare(trunk.hidden_states[-1], trunk.attention_mask)
+                logits, frame_logits = head.finish_passes(prepared, trunk.attention_mask, masks)
+            else:
+                batch = len(input_values)
+                outputs = [
+                    self(input_values, None, None, attention_mask, index, mask.expand(batch, -1, -1)) for mask in masks
+                ]
+                logits = torch.stack([output.logits for output in outputs])
+                frame_logits = torch.stack([output.frame_logits for output in outputs])
+        return MonteCarloOutput(logits, frame_logits)
+
+    def moments(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        exit_index: int | None = None,
+    ) -> MomentsOutput:
+        """Mean and variance of the frame logits over all dropout masks, without sampling any.
+
+        Args:
+            input_values: (batch, frames, mels).
+            attention_mask: (batch, frames), 1 = real frame; None = all are.
+            exit_index: 1 = shallowest; None = the deepest.
+
+        Raises:
+            ValueError: when `exit_index` is out of range, or the config samples more than the classifier's dropout.
+        """
+        self._check_exit(exit_index)
+        check_closed_form(self.config.monte_carlo_blocks)
+        index = self.num_exits if exit_index is None else exit_index
+        head = self.exits[index - 1]
+        with evaluating(self):
+            trunk = self.easysed(input_values, attention_mask, num_stages=index)
+            prepared = head.prepare(trunk.hidden_states[-1], trunk.attention_mask)
+            return MomentsOutput(head.finish(prepared, trunk.attention_mask)[1], head.variances(prepared))
 
     def student(self, exit_index: int) -> "EasySEDForSoundEventDetection":
         """A model of its own without the layers below exit `exit_index` (1 = shallowest); equal outputs, own weights.

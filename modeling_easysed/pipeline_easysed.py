@@ -1,11 +1,10 @@
-"""From audio to a `Detection`: read, log-mel, windows through the network, stitched probabilities, decoded events.
+"""From audio to a `Detection`: read, log-mel, samples of every window and shift, decoded candidates, judged events.
 
 Windows overlap and only their middle parts are kept, so every kept frame has seen `context_s` of audio on both sides
 and an event keeps its time and score wherever the file is cut. All times come from one grid: output frame k of the file
 is centred at k x `frame_duration_s`."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,34 @@ import torch
 from transformers import Pipeline, PreTrainedModel
 
 from .audio_easysed import read_audio
-from .decoding_easysed import decode, decoding_for_exit, frame_borders
+from .calibration_easysed import Calibration, Judgement, setting_name
+from .decisions_easysed import DEFAULT_GOAL, Goal, Rule, Table, make_rule
+from .decoding_easysed import class_parameters, decoding_for_exit
 from .detection_easysed import NO_CALIBRATION, Detection, Event
+from .evidence_easysed import Evidence, find_candidates
 from .feature_extraction_easysed import EasySEDFeatureExtractor
+from .input_easysed import all_warnings
 from .modeling_easysed import EasySEDForSoundEventDetection
+from .monte_carlo_easysed import check_closed_form
+from .reasons_easysed import reasons_for
 from .receipt_easysed import decoding_id, model_identity, package_version
-from .windows_easysed import batch_windows, join_windows, plan_windows
+from .recording_easysed import Progress, frame_line, recording_features, sample_recording
+from .sampling_easysed import Sampling
+from .shifts_easysed import view_starts
 
 TASK = "sound-event-detection"
-UNCERTAINTIES = ("mc", "exits", "moments", "none")
-FEATURE_BLOCK_FRAMES = 12_000  # log-mel frames made at once (2 minutes), so that the spectrum of hours fits in memory
-WINDOWS_PER_BATCH = 8
 PICTURE_COLUMNS = 2000
 CHECKPOINT_FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
-
-Progress = Callable[[int, int], None]  # windows done, windows in all
+JUDGED_FIELDS = (
+    "confidence",
+    "confidence_low",
+    "confidence_high",
+    "onset_low",
+    "onset_high",
+    "offset_low",
+    "offset_high",
+    "unfamiliarity",
+)
 
 
 class SoundEventDetectionPipeline(Pipeline):
@@ -39,6 +51,7 @@ class SoundEventDetectionPipeline(Pipeline):
 
     Attributes:
         model_name, revision: what the receipt says of the model, taken when the pipeline is made.
+        calibration: of the checkpoint, or None.
 
     Raises:
         ValueError: without a feature extractor, or with one whose sizes are not the model's.
@@ -56,6 +69,10 @@ class SoundEventDetectionPipeline(Pipeline):
             raise ValueError("feature_extractor must be given: EasySEDFeatureExtractor.from_pretrained(checkpoint)")
         self._check_sizes()
         self.model_name, self.revision = model_identity(self.model)
+        self._rules: dict[tuple, Rule] = {}
+        saved, config = self.model.config.calibration, self.model.config
+        labels = [config.id2label[number] for number in range(config.num_labels)]
+        self.calibration = None if saved is None else Calibration(saved, labels)
 
     def _check_sizes(self) -> None:
         config, extractor = self.model.config, self.feature_extractor
@@ -117,14 +134,19 @@ class SoundEventDetectionPipeline(Pipeline):
         Args:
             audio: path, bytes, file object, or `{"array": ..., "sampling_rate": ...}`; see `read_audio`. A list gives
                 a list, a generator or dataset an iterator.
-            exit: "auto" = the deepest exit, or its number, 1 = shallowest and fastest.
-            seed: written to the receipt; the plain pass draws no random numbers.
-            uncertainty, passes, shifts: this version computes the plain pass only: "none", None, None.
+            exit: "auto" = the first exit that is sure enough (the deepest where nothing was calibrated), or its number,
+                1 = shallowest and fastest.
+            uncertainty: "mc" (Monte Carlo dropout, the default), "exits", "moments" or "none"; see sampling_easysed.
+            passes: of Monte Carlo dropout, default 20.
+            shifts: steps of 30 ms to either side, default 2; 0 = only the recording as it is.
+            seed: of Monte Carlo dropout, default 0.
+            min_precision, min_recall, max_false_alarms_per_hour: the goal of the decisions, see `Goal`; default: a
+                precision of 0.9.
             progress: called with (windows done, windows in all).
 
         Raises:
             AudioError: audio that cannot be used.
-            ValueError: a parameter outside of its range.
+            ValueError: a parameter outside of its range, or a goal or setting that needs a calibration without one.
         """
         if isinstance(audio, (list, tuple)):
             return [self(one, **kwargs) for one in audio]
@@ -139,98 +161,150 @@ class SoundEventDetectionPipeline(Pipeline):
         uncertainty: str | None = None,
         seed: int | None = None,
         progress: Progress | None = None,
+        min_precision: float | None = None,
+        min_recall: float | None = None,
+        max_false_alarms_per_hour: float | None = None,
     ) -> tuple[dict, dict, dict]:
-        _check_plain_pass(passes, shifts, uncertainty)
-        forward = {} if progress is None else {"progress": progress}
+        sampling = {"method": uncertainty, "passes": passes, "seed": seed}
+        forward: dict[str, Any] = {name: value for name, value in sampling.items() if value is not None}
+        Sampling(**{"method": "mc", **forward}).check()
+        if forward.get("method") == "moments":
+            check_closed_form(self.model.config.monte_carlo_blocks)
+        if shifts is not None:
+            view_starts(shifts, self.feature_extractor.sampling_rate, self.feature_extractor.hop_length_samples)
+            forward["shifts"] = shifts
+        if progress is not None:
+            forward["progress"] = progress
         if exit is not None:
-            forward["exit_index"] = self._exit_index(exit)
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise ValueError(f"seed must be an integer, got {seed!r}")
-        return {}, forward, {} if seed is None else {"seed": seed}
+            forward["exit"] = self._checked_exit(exit)
+        goal = Goal(min_precision, min_recall, max_false_alarms_per_hour)
+        if not goal.is_default and self.calibration is None:
+            raise ValueError(f"a goal needs a calibration, and {self.model_name} has none: run training/calibrate.py")
+        return {}, forward, {} if goal.is_default else {"goal": goal}
 
-    def _exit_index(self, chosen: str | int) -> int:
+    def _checked_exit(self, chosen: str | int) -> str | int:
         num_exits = self.model.num_exits
-        if chosen == "auto":
-            return num_exits
-        if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= chosen <= num_exits:
+        is_number = isinstance(chosen, int) and not isinstance(chosen, bool) and 1 <= chosen <= num_exits
+        if chosen != "auto" and not is_number:
             raise ValueError(f"exit must be 'auto' or a number from 1 to {num_exits}, got {chosen!r}")
         return chosen
 
     def preprocess(self, source: Any) -> dict[str, Any]:
         """Reads one source; returns its clip and its features (frames, mels)."""
         clip = read_audio(source, self.feature_extractor.sampling_rate)
-        return {"clip": clip, "input_values": self._features(clip.samples)}
-
-    def _features(self, samples: np.ndarray) -> torch.Tensor:
-        """(samples,) to (frames, mels), in blocks with enough margin that the frames are those of one transform."""
-        extractor = self.feature_extractor
-        hop = extractor.hop_length_samples
-        margin = -(-extractor.fft_length_samples // hop)
-        num_frames = extractor.num_frames(len(samples))
-        blocks = []
-        for start in range(0, num_frames, FEATURE_BLOCK_FRAMES):
-            stop = min(start + FEATURE_BLOCK_FRAMES, num_frames)
-            first = max(0, start - margin)
-            piece = samples[first * hop : (stop + margin) * hop]
-            frames = extractor(piece, sampling_rate=extractor.sampling_rate).input_values[0]
-            blocks.append(frames[start - first : stop - first])
-        return torch.cat(blocks)
+        return {"clip": clip, "input_values": recording_features(self.feature_extractor, clip.samples)}
 
     def _forward(
-        self, model_inputs: dict[str, Any], exit_index: int | None = None, progress: Progress | None = None
+        self,
+        model_inputs: dict[str, Any],
+        exit: str | int = "auto",
+        method: str = "mc",
+        passes: int = 20,
+        seed: int = 0,
+        shifts: int = 2,
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
-        features, config = model_inputs["input_values"], self.model.config
-        index = self.model.num_exits if exit_index is None else exit_index
-        frames_per_second = config.sampling_rate / config.hop_length_samples
-        sizes = (round(seconds * frames_per_second) for seconds in (config.window_s, config.context_s))
-        window_frames, context_frames = (-(-size // config.frame_stride) * config.frame_stride for size in sizes)
-        windows = plan_windows(len(features), window_frames, context_frames, config.frame_stride)
-        pieces: list[torch.Tensor] = []
-        with _evaluating(self.model):
-            for batch in batch_windows(windows, WINDOWS_PER_BATCH):
-                values = torch.stack([features[start:stop] for start, stop in batch])
-                # (windows, frames, mels)
-                frame_logits = self.model(values, exit_index=index).frame_logits
-                pieces.extend(torch.sigmoid(frame_logits.float()).cpu())
-                if progress is not None:
-                    progress(len(pieces), len(windows))
-        probabilities = join_windows(pieces, windows, config.frame_stride)
-        return {**model_inputs, "probabilities": probabilities, "exit_index": index}
+        clip, sampling = model_inputs["clip"], Sampling(method, passes, seed)
+        is_auto = exit == "auto" and self.calibration is not None and method != "exits"
+        recording = sample_recording(
+            self.model,
+            self.feature_extractor,
+            clip.samples,
+            sampling,
+            shifts,
+            exit_index=None if exit == "auto" else exit,
+            doubt_limits=self.calibration.doubt_limits(self.model.num_exits) if is_auto else (),
+            features=model_inputs["input_values"],
+            progress=progress,
+        )
+        return {"clip": clip, "recording": recording, "exit": exit, "sampling": list(sampling), "shifts": shifts}
 
-    def postprocess(self, model_outputs: dict[str, Any], seed: int = 0) -> Detection:
-        """Decodes the probabilities of one recording into a `Detection`."""
-        clip, index = model_outputs["clip"], model_outputs["exit_index"]
-        probabilities = model_outputs["probabilities"].numpy()
-        config = self.model.config
-        decoding = decoding_for_exit(config.decoding, index)
-        borders = frame_borders(len(probabilities), config.frame_duration_s, clip.duration)
+    def postprocess(self, model_outputs: dict[str, Any], goal: Goal = DEFAULT_GOAL) -> Detection:
+        """Decodes the samples of one recording into a `Detection`."""
+        clip, recording, exit = (model_outputs[name] for name in ("clip", "recording", "exit"))
+        sampling, shifts = Sampling(*model_outputs["sampling"]), model_outputs["shifts"]
+        config, extractor = self.model.config, self.feature_extractor
+        exit_index = self.model.num_exits if exit == "auto" else exit
+        decoding = decoding_for_exit(config.decoding, exit_index)
+        raw = line = frame_line(recording)
+        if self.calibration is not None:
+            line = frame_line(recording, self.calibration.temperatures(recording.frame_exits))
+        thresholds = class_parameters(decoding, config.num_labels)["threshold"]
         labels = [config.id2label[number] for number in range(config.num_labels)]
-        boxes = decode(probabilities, borders, decoding)
+        warnings = all_warnings(clip)
+        if self.calibration is None:
+            found = find_candidates(recording, raw, line, decoding, clip.duration, 0.0, extractor)
+            kept = [one for one in found if one.box.score > thresholds[one.box.class_index]]
+            events, rule = [_event(one, labels) for one in kept], None
+            warnings.append(NO_CALIBRATION)
+        else:
+            setting = setting_name(sampling.method, shifts)
+            floor = self.calibration.floor(exit_index, setting)
+            found = find_candidates(recording, raw, line, decoding, clip.duration, floor, extractor)
+            rule = self._rule(goal, exit_index, setting)
+            events = self._judged(found, rule, setting, thresholds, warnings, clip.duration)
+            warnings += rule.warnings
         return Detection(
-            events=[Event(onset, offset, labels[number], score, exit=index) for onset, offset, number, score in boxes],
-            frame_times=np.minimum(np.arange(len(probabilities)) * config.frame_duration_s, clip.duration),
-            probabilities=probabilities,
+            events=events,
+            frame_times=np.minimum(recording.grid().numpy() / extractor.sampling_rate, clip.duration),
+            probabilities=line.probabilities.numpy(),
             labels=labels,
             duration=clip.duration,
             sampling_rate=clip.original_sampling_rate,
             file=clip.file,
-            warnings=[*clip.warnings, NO_CALIBRATION],
-            receipt=self._receipt(index, seed, decoding),
-            log_mel=self._picture(model_outputs["input_values"]),
+            uncertainty=line.total.numpy(),
+            warnings=warnings,
+            receipt=self._receipt(exit, sampling, shifts, decoding, goal),
+            decision_rule=[] if rule is None else rule.sentences,
+            log_mel=self._picture(recording.log_mel),
         )
 
-    def _receipt(self, exit_index: int, seed: int, decoding: dict[str, Any] | None) -> dict[str, Any]:
+    def _judged(
+        self,
+        found: list[Evidence],
+        rule: Rule,
+        setting: str,
+        thresholds: np.ndarray,
+        warnings: list[str],
+        duration: float,
+    ) -> list[Event]:
+        """Events to report: accepted, for review, and rejected where the model's own threshold would report them."""
+        events = []
+        for one, judgement in zip(found, self.calibration.judge(found, setting, duration), strict=True):
+            index = one.box.class_index
+            decision = rule.decide(judgement.confidence, index, judgement.is_unfamiliar)
+            if decision == "reject" and one.box.score <= thresholds[index]:
+                continue
+            limits = self.calibration.check(one.exit_index, setting)["reason_limits"]
+            reasons = reasons_for(one, judgement, decision, limits, warnings, duration)
+            events.append(_event(one, self.calibration.labels, judgement, decision, reasons))
+        return events
+
+    def _rule(self, goal: Goal, exit_index: int, setting: str) -> Rule:
+        """Made once for every goal and setting."""
+        key = (goal, exit_index, setting)
+        if key not in self._rules:
+            table = Table.load(self.calibration.check(exit_index, setting)["table"])
+            outside = float(self.calibration.saved.get("outside_threshold", 0.0))
+            self._rules[key] = make_rule(goal, table, self.calibration.labels, outside)
+        return self._rules[key]
+
+    def _receipt(
+        self, exit: str | int, sampling: Sampling, shifts: int, decoding: dict[str, Any] | None, goal: Goal
+    ) -> dict[str, Any]:
+        is_sampled = sampling.method == "mc"
         return {
             "model": self.model_name,
             "revision": self.revision,
             "version": package_version(),
-            "seed": seed,
-            "passes": None,
-            "shifts": None,
-            "uncertainty": "none",
-            "exit": exit_index,
+            "seed": sampling.seed if is_sampled else None,
+            "passes": sampling.passes if is_sampled else None,
+            "shifts": shifts,
+            "uncertainty": sampling.method,
+            "exit": exit,
             "decoding": decoding_id(decoding),
-            "calibration": None,
+            "calibration": None if self.calibration is None else self.calibration.id,
+            "goal": {name: value for name, value in vars(goal).items() if value is not None},
         }
 
     def _picture(self, features: torch.Tensor) -> np.ndarray:
@@ -243,16 +317,30 @@ class SoundEventDetectionPipeline(Pipeline):
         return picture * np.array(extractor.mel_std, np.float32) + np.array(extractor.mel_mean, np.float32)
 
 
+def _event(
+    one: Evidence,
+    labels: list[str],
+    judgement: Judgement | None = None,
+    decision: str | None = None,
+    reasons: list[str] | None = None,
+) -> Event:
+    onset, offset, index, score = one.box
+    uncertainty = {"total": one.total, "aleatoric": one.aleatoric, "epistemic": one.epistemic}
+    judged = {} if judgement is None else {name: getattr(judgement, name) for name in JUDGED_FIELDS}
+    return Event(
+        onset,
+        offset,
+        labels[index],
+        score,
+        uncertainty=uncertainty,
+        decision=decision,
+        reasons=reasons,
+        exit=one.exit_index,
+        **judged,
+    )
+
+
 # ---- parameters and loading ------------------------------------------------------------------------------------------
-
-
-def _check_plain_pass(passes: int | None, shifts: int | None, uncertainty: str | None) -> None:
-    if uncertainty is not None and uncertainty not in UNCERTAINTIES:
-        raise ValueError(f"uncertainty must be one of {UNCERTAINTIES}, got {uncertainty!r}")
-    asked = {"passes": passes, "shifts": shifts, "uncertainty": None if uncertainty == "none" else uncertainty}
-    for name, value in asked.items():
-        if value is not None:
-            raise ValueError(f"{name}={value!r} is not available: this version computes the plain pass only")
 
 
 def _resolve(name_or_path: str | Path, hub_kwargs: dict[str, Any]) -> str:
@@ -294,17 +382,6 @@ def _check_report(name: str, report: dict[str, Any]) -> None:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode inside, the model's own mode after."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 __all__ = ["TASK", "SoundEventDetectionPipeline"]

@@ -36,18 +36,18 @@ def join_windows(pieces: list[torch.Tensor], windows: list[Window], stride: int)
     """Output frames of all windows as one line; each overlap is cut in its middle.
 
     Args:
-        pieces: (output frames of the window, classes) per window.
+        pieces: (..., output frames of the window, classes) per window.
         windows: what `plan_windows` returned.
         stride: log-mel frames per output frame.
 
     Returns:
-        (output frames of the file, classes).
+        (..., output frames of the file, classes).
     """
     starts = [start // stride for start, _ in windows]
-    stops = [start + len(piece) for start, piece in zip(starts, pieces, strict=True)]
+    stops = [start + piece.shape[-2] for start, piece in zip(starts, pieces, strict=True)]
     cuts = [(left + right) // 2 for left, right in zip(stops, starts[1:], strict=False)]
     limits = zip([0, *cuts], [*cuts, stops[-1]], starts, pieces, strict=True)
-    return torch.cat([piece[low - start : high - start] for low, high, start, piece in limits])
+    return torch.cat([piece[..., low - start : high - start, :] for low, high, start, piece in limits], dim=-2)
 
 
 def batch_windows(windows: list[Window], batch_size: int) -> Iterator[list[Window]]:

@@ -100,7 +100,7 @@ def test_soundscapes_keep_the_recipe():
 
 
 def test_labels_lie_on_the_sound():
-    recipe = Recipe(num_variants=1, num_events=[0, 1], snr_db=(25, 28), outside_probability=0)
+    recipe = Recipe(num_variants=1, num_events=[0, 1], snr_db=(25, 28), num_outside=[1])
     mixed = mixer(recipe)
     for number in range(10):
         scape = mixed.mix(1, number)
@@ -111,7 +111,7 @@ def test_labels_lie_on_the_sound():
 
 
 def test_outside_sounds_carry_no_label():
-    recipe = Recipe(num_variants=1, num_events=[1], outside_probability=1.0, snr_db=(25, 28))
+    recipe = Recipe(num_variants=1, num_events=[1], num_outside=[0, 1], snr_db=(25, 28))
     scape = mixer(recipe).mix(0, 0)
     assert scape.events == []
     blocks = scape.samples.reshape(-1, 1600).std(1)

@@ -21,6 +21,7 @@ class Settings:
         clips: folder of isolated labelled clips (ESC-10's layout); folds: which of them may be seen.
         exclude_licenses: clips under these licences are left out (what is released may not be derived from them).
         outside: folder of sounds of no target class (its `train` split is used), or None.
+        synthetic_outside: so many synthetic sounds of no target class beside them (see distractors.py).
         validation: folder of strongly labelled soundscapes for the score during training, or None.
         seed: of everything random.
         steps: optimiser steps; batch_size: soundscapes per step and process.
@@ -41,6 +42,7 @@ class Settings:
     folds: list[str] = field(default_factory=lambda: ["1", "2", "3"])
     exclude_licenses: list[str] = field(default_factory=list)
     outside: str | None = None
+    synthetic_outside: int = 0
     validation: str | None = None
     seed: int = 0
     steps: int = 1500

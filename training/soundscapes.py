@@ -43,7 +43,7 @@ class Recipe:
         threshold_db: an event is where the envelope is less than this below the clip's peak.
         gap_s: pauses up to this length belong to the event, by class; `default_gap_s` for the others.
         min_duration_s: shorter stretches are no events.
-        outside_probability: chance that one sound of no target class is mixed in, unlabelled.
+        num_outside: weights of 0, 1, 2, ... sounds of no target class mixed in, unlabelled.
         num_variants: filtered and resampled variants made of every clip (1 = the clip itself alone).
         max_speed_change: a variant plays between 1 / (1 + x) and (1 + x) times as fast.
         max_filter_db: strength of a variant's random smooth filter.
@@ -63,7 +63,7 @@ class Recipe:
     gap_s: dict[str, float] = field(default_factory=lambda: {"baby_cry": 0.5, "clock_tick": 1.0})
     default_gap_s: float = 0.3
     min_duration_s: float = 0.08
-    outside_probability: float = 0.25
+    num_outside: list[float] = field(default_factory=lambda: [0.45, 0.35, 0.2])
     num_variants: int = 8
     max_speed_change: float = 0.2
     max_filter_db: float = 8.0
@@ -199,14 +199,13 @@ class SoundscapeMixer:
         recipe = self.recipe
         samples = self._bed(rng)
         bed_rms = float(samples.std())
-        weights = np.array(recipe.num_events) / sum(recipe.num_events)
         events: list[tuple[float, float, str, str, float]] = []
-        for _ in range(rng.choice(len(weights), p=weights)):
+        for _ in range(_draw_count(recipe.num_events, rng)):
             sound = self._pick(str(rng.choice(self.labels)), rng)
             event = self._place(samples, sound, events, bed_rms, rng)
             if event is not None:
                 events.append(event)
-        if self.outside and rng.random() < recipe.outside_probability:
+        for _ in range(_draw_count(recipe.num_outside, rng) if self.outside else 0):
             self._place(samples, self.outside[rng.integers(len(self.outside))][0], [], bed_rms, rng)
         peak = np.abs(samples).max()
         return Soundscape(samples / peak * 0.8 if peak > 0.8 else samples, sorted(events))
@@ -247,6 +246,11 @@ class SoundscapeMixer:
         fade = np.minimum(1.0, np.arange(1, len(piece) + 1) / (FADE_S * rate))
         samples[start : start + len(piece)] += piece * gain * np.minimum(fade, fade[::-1])
         return (round(onset, 3), round(offset, 3), str(sound.label), sound.source, round(snr_db, 1))
+
+
+def _draw_count(weights: list[float], rng: np.random.Generator) -> int:
+    """0, 1, 2, ... with the given weights."""
+    return int(rng.choice(len(weights), p=np.array(weights) / sum(weights)))
 
 
 def frame_targets(

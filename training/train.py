@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from augment import augment_features
 from data import decode_clips, labels_of, load_clips_dataset
+from distractors import synthetic_clips
 from settings import Settings, load_settings
 from soundscapes import Recipe, SoundscapeMixer, frame_targets
 from tqdm import tqdm
@@ -75,6 +76,7 @@ def build_mixer(settings: Settings) -> SoundscapeMixer:
     clips = decode_clips(load_clips_dataset(settings.clips, "fold", settings.folds, settings.exclude_licenses), rate)
     if settings.outside is not None:
         clips += decode_clips(load_clips_dataset(settings.outside, "split", ["train"]), rate)
+    clips += synthetic_clips(settings.synthetic_outside, rate, settings.seed)
     return SoundscapeMixer(clips, rate, Recipe(**settings.recipe), settings.seed)
 
 
@@ -105,6 +107,7 @@ def build_config(settings: Settings, mixer: SoundscapeMixer, argv: list[str]) ->
         "clips": Path(settings.clips).name,
         "folds": settings.folds,
         "excluded_licenses": settings.exclude_licenses,
+        "synthetic_outside": settings.synthetic_outside,
         "outside": None if settings.outside is None else f"{Path(settings.outside).name}/train",
     }
     return EasySEDConfig(**settings.model, id2label=dict(enumerate(labels)), provenance=provenance)

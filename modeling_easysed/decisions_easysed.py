@@ -1,0 +1,304 @@
+"""Accept, review or reject, from a goal that the user states, with a guarantee where the calibration supports one.
+
+The table of a calibration holds the confidence of every candidate on the calibration recordings, each judged by a map
+that was fitted without its recording. The exchangeable unit is the recording, never the event or the frame: the
+guarantees hold for recordings like those of the calibration.
+
+    precision        learn then test: fixed sequence of thresholds, betting p-values (Angelopoulos et al. 2021;
+                     Waudby-Smith & Ramdas 2024), so that the level holds with probability 1 - RISK
+    false alarms     conformal risk control (Angelopoulos et al. 2024, ICLR): the mean is at most the goal
+    recall           the same, for the share of a recording's events that is missed
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .calibration_easysed import pack, unpack
+
+RISK = 0.1  # chance that a learn-then-test guarantee fails
+DEFAULT_PRECISION = 0.9
+REVIEW_CONFIDENCE = 0.3  # below it, more than two of three are wrong: not worth a person's time
+NEVER = 1.01  # a threshold that no confidence reaches
+CONFIDENCE_STEPS = 10_000
+THRESHOLDS = np.round(np.arange(0.99, 0.0, -0.01), 2)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the user asks of accepted events; None = not asked.
+
+    Attributes:
+        min_precision: share of accepted events that are right, in (0, 1).
+        min_recall: share of the true events that are reported (accepted or for review), in (0, 1).
+        max_false_alarms_per_hour: wrong accepted events per hour, > 0.
+
+    Raises:
+        ValueError: for a value outside its range.
+    """
+
+    min_precision: float | None = None
+    min_recall: float | None = None
+    max_false_alarms_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("min_precision", "min_recall"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and 0 < value < 1):
+                raise ValueError(f"{name} must be in (0, 1), got {value!r}; 0.9 is usual")
+        value = self.max_false_alarms_per_hour
+        if value is not None and not (_is_number(value) and 0 < value < math.inf):
+            raise ValueError(f"max_false_alarms_per_hour must be a number > 0, got {value!r}")
+
+    @property
+    def is_default(self) -> bool:
+        return self.min_precision is self.min_recall is self.max_false_alarms_per_hour is None
+
+
+DEFAULT_GOAL = Goal()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Candidates of the calibration recordings: confidence, class, right or not, recording; (candidates,) each.
+
+    Attributes:
+        unfamiliar: (candidates,), such an event is never accepted.
+        num_recordings: all, also those without candidates.
+        duration_s: of all recordings.
+        num_events: true events per recording, (recordings,).
+    """
+
+    confidence: np.ndarray
+    label: np.ndarray
+    right: np.ndarray
+    recording: np.ndarray
+    unfamiliar: np.ndarray
+    num_recordings: int
+    duration_s: float
+    num_events: np.ndarray
+
+    @classmethod
+    def load(cls, saved: dict[str, Any]) -> "Table":
+        """From what `save` gave."""
+        rows = unpack(saved["candidates"], np.uint16).reshape(-1, 4).astype(np.int64)
+        events = unpack(saved["num_events"], np.uint8).astype(np.int64)
+        flags = rows[:, 2]
+        columns = (rows[:, 0] / CONFIDENCE_STEPS, rows[:, 1], flags % 2 > 0, rows[:, 3], flags >= 2)
+        return cls(*columns, len(events), saved["seconds"], events)
+
+    def save(self) -> dict[str, Any]:
+        """For config.json: eight bytes a candidate, the confidence in ten-thousandths."""
+        steps = np.round(self.confidence * CONFIDENCE_STEPS)
+        rows = np.stack([steps, self.label, self.right + 2 * self.unfamiliar, self.recording], axis=1)
+        return {
+            "candidates": pack(rows.astype(np.uint16)),
+            "num_events": pack(self.num_events.astype(np.uint8)),
+            "seconds": round(self.duration_s, 3),
+        }
+
+    def accepted(self, threshold: float | np.ndarray) -> np.ndarray:
+        """Which candidates a threshold, one for all or one for each, accepts; (candidates,)."""
+        return (self.confidence >= threshold) & ~self.unfamiliar
+
+    def per_recording(self, values: np.ndarray) -> np.ndarray:
+        """Sums (recordings,) of values (candidates,)."""
+        return np.bincount(self.recording, values, minlength=self.num_recordings)
+
+
+@dataclass
+class Rule:
+    """Thresholds on the confidence, and what is promised.
+
+    Attributes:
+        accept: (classes,) an event is accepted when its confidence is at least this and it is not unfamiliar.
+        review: an event is for review when it is not accepted and its confidence is at least this.
+        sentences: goal, level, guarantee, number of recordings, assumption, share kept; for receipts and people.
+        warnings: goals that the calibration cannot support.
+    """
+
+    accept: np.ndarray
+    review: float
+    sentences: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def decide(self, confidence: float, class_index: int, is_unfamiliar: bool) -> str:
+        """ "accept", "review" or "reject"."""
+        if confidence >= self.accept[class_index] and not is_unfamiliar:
+            return "accept"
+        return "review" if confidence >= self.review else "reject"
+
+
+def make_rule(goal: Goal, table: Table, labels: Sequence[str], outside_threshold: float) -> Rule:
+    """The rule for a goal.
+
+    Args:
+        goal: what is asked; the default goal is a precision of 0.9.
+        table: of the setting in use.
+        labels: class names.
+        outside_threshold: no lower confidence is accepted unless the goal says so: what kept sounds outside the
+            classes below one accepted event per hour when the calibration was fitted.
+    """
+    accept, sentences, warnings = 0.0, [], []
+    precision = DEFAULT_PRECISION if goal.is_default else goal.min_precision
+    if precision is not None:
+        threshold, sentence, warning = precision_threshold(table, precision)
+        accept = max(accept, threshold)
+        sentences.append(sentence)
+        warnings += warning
+    if goal.max_false_alarms_per_hour is not None:
+        threshold, sentence, warning = false_alarm_threshold(table, goal.max_false_alarms_per_hour)
+        accept = max(accept, threshold)
+        sentences.append(sentence)
+        warnings += warning
+    review = REVIEW_CONFIDENCE
+    if goal.min_recall is not None:
+        review, sentence, warning = recall_threshold(table, goal.min_recall)
+        sentences.append(sentence)
+        warnings += warning
+    accept = max(accept, outside_threshold, review if goal.min_recall is None else 0.0)
+    per_class = np.full(len(labels), accept)
+    if precision is not None:
+        per_class = class_thresholds(table, precision, accept, len(labels))
+    kept = table.accepted(per_class[table.label]).sum() / max(1, (table.confidence >= review).sum())
+    sentences.append(f"{100 * kept:.0f} % of the reported events of the calibration recordings are accepted")
+    return Rule(per_class, min(review, accept), sentences, warnings)
+
+
+# ---- one goal: threshold, sentence, and a warning where the calibration cannot support it ----------------------------
+
+Answer = tuple[float, str, list[str]]
+
+
+def precision_threshold(table: Table, precision: float, risk: float = RISK) -> Answer:
+    """Lowest threshold whose accepted events are right in at least `precision` of the cases, with probability 1 - risk.
+
+    Thresholds are tested from the strictest on; the first that fails ends the sequence. Where none can be guaranteed,
+    the lowest one that held on the calibration recordings is taken, and a warning says so.
+    """
+    chosen, held = None, NEVER
+    is_guaranteed = True
+    for threshold in THRESHOLDS:
+        kept = table.accepted(threshold)
+        if not kept.any():
+            continue
+        margins = table.per_recording(np.where(table.right, 1 - precision, -precision) * kept)
+        largest = table.per_recording(kept.astype(float)).max()
+        is_guaranteed = is_guaranteed and betting_p_value(margins, largest) <= risk
+        chosen = threshold if is_guaranteed else chosen
+        held = threshold if table.right[kept].mean() >= precision else held
+    what = f"accepted events are right in at least {100 * precision:g} % of the cases"
+    if chosen is not None:
+        return _guaranteed(what, chosen, table, f"with probability {1 - risk:g}")
+    needed = math.ceil(math.log(risk) / math.log(precision))
+    return _not_guaranteed(
+        what,
+        held,
+        f"min_precision={precision:g} cannot be guaranteed: needs at least {needed} labelled events that are found, "
+        f"and many more where some are wrong, has {int(table.right.sum())} right ones of {len(table.right)}",
+    )
+
+
+def false_alarm_threshold(table: Table, per_hour: float) -> Answer:
+    """Lowest threshold with a mean of at most `per_hour` wrong accepted events per hour; else as above."""
+    goal = per_hour * table.duration_s / 3600 / table.num_recordings
+    worst = max(1.0, table.per_recording((~table.right).astype(float)).max())
+    chosen, held = None, NEVER
+    for threshold in THRESHOLDS:
+        wrong = float((table.accepted(threshold) & ~table.right).sum())
+        chosen = threshold if (wrong + worst) / (table.num_recordings + 1) <= goal else chosen
+        held = threshold if wrong / table.num_recordings <= goal else held
+    what = f"at most {per_hour:g} false alarms per hour among accepted events"
+    if chosen is not None:
+        return _guaranteed(what, chosen, table, "on average")
+    return _not_guaranteed(
+        what,
+        held,
+        f"max_false_alarms_per_hour={per_hour:g} cannot be guaranteed: needs at least {math.ceil(worst / goal) - 1} "
+        f"labelled recordings, has {table.num_recordings}",
+    )
+
+
+def recall_threshold(table: Table, recall: float) -> Answer:
+    """Highest threshold at which the mean share of a recording's events that is missed is at most 1 - recall."""
+    reached = 0.0
+    what = f"at least {100 * recall:g} % of the events are reported"
+    for threshold in THRESHOLDS:
+        found = table.per_recording(((table.confidence >= threshold) & table.right).astype(float))
+        missed = np.where(table.num_events > 0, 1 - found / np.maximum(table.num_events, 1), 0.0)
+        if (missed.sum() + 1) / (table.num_recordings + 1) <= 1 - recall:
+            return _guaranteed(what, threshold, table, "on average")
+        reached = 1 - missed.mean()
+    return _not_guaranteed(
+        what,
+        THRESHOLDS[-1],
+        f"min_recall={recall:g} cannot be guaranteed: needs at least {math.ceil(1 / (1 - recall)) - 1} labelled "
+        f"recordings, has {table.num_recordings}, whose events are found to {100 * reached:.0f} % at any confidence",
+    )
+
+
+def _guaranteed(what: str, threshold: float, table: Table, kind: str) -> Answer:
+    promise = f"guaranteed {kind} for recordings exchangeable with the {table.num_recordings} of the calibration"
+    return float(threshold), f"{what}: confidence >= {threshold:.2f}, {promise}", []
+
+
+def _not_guaranteed(what: str, threshold: float, warning: str) -> Answer:
+    return float(threshold), f"{what}: confidence >= {threshold:.2f}, without guarantee", [warning]
+
+
+def class_thresholds(table: Table, precision: float, accept: float, num_classes: int) -> np.ndarray:
+    """(classes,) at least `accept`; more where a class alone fell short of the precision in the calibration."""
+    found = np.full(num_classes, accept)
+    for label in range(num_classes):
+        own = table.label == label
+        for threshold in THRESHOLDS[accept - 1e-9 < THRESHOLDS][::-1]:
+            kept = own & table.accepted(threshold)
+            if not kept.any() or table.right[kept].mean() >= precision:
+                found[label] = max(accept, float(threshold))
+                break
+    return found
+
+
+def betting_p_value(margins: np.ndarray, largest_count: float) -> float:
+    """p-value against "the mean of bounded margins is at most 0", valid for any distribution and any number.
+
+    A gambler bets on every recording in turn; under the hypothesis the capital grows beyond 1 / p with probability at
+    most p. Bets follow the mean and variance of the recordings before.
+
+    Args:
+        margins: (recordings,) in [-largest_count, largest_count], exchangeable.
+        largest_count: accepted events of a recording at most.
+
+    Source: Waudby-Smith & Ramdas 2024, Estimating Means of Bounded Random Variables by Betting, JRSS-B, section 4.
+    """
+    scaled = margins / max(largest_count, 1.0)
+    order = np.random.default_rng(0).permutation(len(scaled))  # a fixed order: exchangeable recordings have none
+    capital, best, total, squares = 0.0, 0.0, 0.0, 0.25
+    for count, value in enumerate(scaled[order], start=1):
+        mean, variance = total / count, squares / count
+        bet = min(max(mean / (variance + mean**2), 0.0), 0.5)
+        capital += math.log1p(bet * value)
+        best = max(best, capital)
+        total += value
+        squares += (value - total / (count + 1)) ** 2
+    return math.exp(-best)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+__all__ = [
+    "DEFAULT_GOAL",
+    "DEFAULT_PRECISION",
+    "Goal",
+    "NEVER",
+    "REVIEW_CONFIDENCE",
+    "RISK",
+    "Rule",
+    "Table",
+    "make_rule",
+]

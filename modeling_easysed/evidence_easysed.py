@@ -1,0 +1,220 @@
+"""What is measured on one candidate event: its level in every sample, view and exit, its borders, its surroundings.
+
+Calibration turns evidence into a confidence and intervals, reasons turn it into words. Levels are logits of mean
+probabilities inside the event, so that 0.99 and 0.999 differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .decoding_easysed import Box, candidate_boxes, frame_borders
+from .feature_extraction_easysed import EasySEDFeatureExtractor
+from .recording_easysed import FrameLine, RecordingSamples
+
+LEVEL_LIMIT = 1e-3  # probabilities are clipped to [1e-3, 1 - 1e-3] before their logit
+BORDER_REACH_S = 0.5  # how far from a border its crossings in single samples are looked for
+FLOOR_QUANTILE = 0.1  # of a mel band over the recording: what it holds when nothing sounds
+
+
+@dataclass
+class Evidence:
+    """Measured on one candidate.
+
+    Attributes:
+        box: onset, offset, class and score.
+        exit_index: the exit that spoke at its middle.
+        weakest_exit: smallest level among the exits that were computed, logit.
+        exit_spread: standard deviation of the exits' levels, logits; 0 for one exit.
+        sample_spread: standard deviation of the level over samples, within a view, logits.
+        shift_spread: standard deviation of the level over views, logits.
+        onset_spread, offset_spread: root mean square distance of the border in single samples and views, seconds.
+        onset_rise, offset_rise: seconds that the mean line would need for its level at the slope it has at the border.
+        overlap: highest mean probability of another class inside.
+        contrast_db: mean of the loudest tenth of mel cells inside over the recording's floor, dB.
+        total, aleatoric, epistemic: means over the frames inside, nats.
+        embedding: (exit hidden size,) mean over the frames inside.
+    """
+
+    box: Box
+    exit_index: int
+    weakest_exit: float
+    exit_spread: float
+    sample_spread: float
+    shift_spread: float
+    onset_spread: float
+    offset_spread: float
+    onset_rise: float
+    offset_rise: float
+    overlap: float
+    contrast_db: float
+    total: float
+    aleatoric: float
+    epistemic: float
+    embedding: np.ndarray
+
+
+def to_logit(probability: np.ndarray | float) -> np.ndarray:
+    """Logit of probabilities clipped to [1e-3, 1 - 1e-3], any shape."""
+    clipped = np.clip(probability, LEVEL_LIMIT, 1 - LEVEL_LIMIT)
+    return np.log(clipped / (1 - clipped))
+
+
+def gather_evidence(
+    boxes: Sequence[Box],
+    recording: RecordingSamples,
+    raw: FrameLine,
+    line: FrameLine,
+    sampling_rate: int,
+    mel_std: Sequence[float] | None,
+) -> list[Evidence]:
+    """Evidence of every candidate.
+
+    Args:
+        boxes: candidates decoded from `raw`.
+        recording: its samples.
+        raw: the line that was decoded.
+        line: the line that is shown, after the temperatures; its entropies are reported.
+        sampling_rate: Hz of the samples.
+        mel_std: dB of one unit of the normalised log-mel frames; None = 1.
+    """
+    if not boxes:
+        return []
+    frame_s, hop_s = recording.frame_samples / sampling_rate, recording.hop_samples / sampling_rate
+    grid_s = frame_s if len(recording.views) == 1 else hop_s
+    samples = {start / sampling_rate: torch.sigmoid(logits).numpy() for start, logits in recording.views.items()}
+    exits = torch.sigmoid(recording.exit_logits).numpy()
+    mel_db = recording.log_mel.numpy() * (1.0 if mel_std is None else np.asarray(mel_std, np.float32))
+    above_floor = mel_db - np.quantile(mel_db, FLOOR_QUANTILE, axis=0)
+    total, aleatoric, mean = line.total.numpy(), line.aleatoric.numpy(), raw.probabilities.numpy()
+    weights = recording.weights.numpy()
+    found = []
+    for box in boxes:
+        inside, own = frames_inside(box, 0.0, frame_s, exits.shape[1]), box.class_index
+        on_grid = frames_inside(box, 0.0, grid_s, len(mean))
+        exit_levels = to_logit(exits[:, inside, own].mean(1))
+        exit_levels = exit_levels[~np.isnan(exit_levels)]
+        levels = sample_levels(box, samples, frame_s)
+        # (views, samples)
+        view_levels = levels @ weights
+        borders = [border_spread(box, rising, samples, weights, frame_s, mean[:, own], grid_s) for rising in (1, 0)]
+        others = np.delete(mean[on_grid].mean(0), own)
+        heard, doubt = (float(values[on_grid, own].mean()) for values in (aleatoric, total))
+        found.append(
+            Evidence(
+                box=box,
+                exit_index=int(recording.frame_exits[(inside.start + inside.stop) // 2]),
+                weakest_exit=float(exit_levels.min()),
+                exit_spread=float(exit_levels.std()),
+                sample_spread=float(np.sqrt(((levels - view_levels[:, None]) ** 2 @ weights).mean())),
+                shift_spread=float(view_levels.std()),
+                onset_spread=borders[0][0],
+                offset_spread=borders[1][0],
+                onset_rise=borders[0][1],
+                offset_rise=borders[1][1],
+                overlap=float(others.max()) if len(others) > 0 else 0.0,
+                contrast_db=contrast(above_floor[frames_inside(box, 0.0, hop_s, len(above_floor))]),
+                total=doubt,
+                aleatoric=heard,
+                epistemic=doubt - heard,
+                embedding=recording.embeddings[inside].mean(0).numpy(),
+            )
+        )
+    return found
+
+
+def find_candidates(
+    recording: RecordingSamples,
+    raw: FrameLine,
+    line: FrameLine,
+    decoding: dict[str, Any] | None,
+    duration: float,
+    floor: float,
+    extractor: EasySEDFeatureExtractor,
+) -> list[Evidence]:
+    """Candidates of a recording with a score above `floor`, and their evidence.
+
+    Args:
+        recording, raw, line: see `gather_evidence`.
+        decoding: parameters of one exit, see `decode`.
+        duration: seconds of the recording.
+        extractor: the front end that its features came from.
+    """
+    probabilities = raw.probabilities.numpy()
+    step = recording.frame_samples if len(recording.views) == 1 else recording.hop_samples
+    borders = frame_borders(len(probabilities), step / extractor.sampling_rate, duration)
+    boxes = [box for box in candidate_boxes(probabilities, borders, decoding) if box.score > floor]
+    return gather_evidence(boxes, recording, raw, line, extractor.sampling_rate, extractor.mel_std)
+
+
+def frames_inside(box: Box, first_s: float, frame_s: float, num_frames: int) -> slice:
+    """Frames whose centre, first_s + k x frame_s, lies in the box; at least one."""
+    start = int(np.clip(np.ceil((box.onset - first_s) / frame_s - 1e-6), 0, num_frames - 1))
+    stop = int(np.clip(np.floor((box.offset - first_s) / frame_s + 1e-6) + 1, start + 1, num_frames))
+    return slice(start, stop)
+
+
+def sample_levels(box: Box, samples: dict[float, np.ndarray], frame_s: float) -> np.ndarray:
+    """Level of the box in every view and sample, (views, samples), logits.
+
+    Args:
+        box: the candidate.
+        samples: {start of the view in seconds: probabilities (samples, frames, classes)}.
+        frame_s: seconds of one output frame.
+    """
+    rows = []
+    for first_s, values in samples.items():
+        inside = frames_inside(box, first_s, frame_s, values.shape[1])
+        rows.append(to_logit(values[:, inside, box.class_index].mean(1)))
+    return np.stack(rows)
+
+
+def border_spread(
+    box: Box,
+    rising: bool | int,
+    samples: dict[float, np.ndarray],
+    weights: np.ndarray,
+    frame_s: float,
+    mean: np.ndarray,
+    grid_s: float,
+) -> tuple[float, float]:
+    """Spread and rise of the onset (`rising`) or offset of a box, seconds; see `Evidence`.
+
+    In every sample the border is where its line crosses the mean line's value at the border, the nearest such place;
+    a sample that does not cross within reach counts as out of reach.
+
+    Args:
+        mean: (grid,) mean line of the class; grid_s: seconds between its points.
+        Others as in `sample_levels`; weights: (samples,).
+    """
+    border = box.onset if rising else box.offset
+    level = float(np.interp(border, np.arange(len(mean)) * grid_s, mean))
+    squares = np.zeros(len(weights))
+    for first_s, values in samples.items():
+        start = max(0, int((border - BORDER_REACH_S - first_s) / frame_s))
+        window = values[:, start : int((border + BORDER_REACH_S - first_s) / frame_s) + 2, box.class_index]
+        distance = np.full(len(weights), BORDER_REACH_S)
+        if window.shape[1] > 1:
+            left, right = window[:, :-1], window[:, 1:]
+            crosses = (left < level) & (right >= level) if rising else (left >= level) & (right < level)
+            share = np.divide(level - left, right - left, out=np.zeros_like(left), where=left != right)
+            times = first_s + (start + np.arange(left.shape[1]) + share) * frame_s
+            distance = np.where(crosses, np.abs(times - border), BORDER_REACH_S).min(1)
+        squares += np.minimum(distance, BORDER_REACH_S) ** 2
+    here = int(np.clip(round(border / grid_s), 0, len(mean) - 1))
+    reach = max(1, round(frame_s / grid_s))
+    low, high = max(0, here - reach), min(len(mean) - 1, here + reach)
+    slope = abs(float(mean[high] - mean[low])) / max((high - low) * grid_s, 1e-9)
+    top = float(mean[frames_inside(box, 0.0, grid_s, len(mean))].max())
+    return float(np.sqrt(squares @ weights / len(samples))), min(BORDER_REACH_S, top / max(slope, 1e-9))
+
+
+def contrast(above_floor: np.ndarray) -> float:
+    """Mean of the loudest tenth of the cells (frames, mels), dB over the floor."""
+    cells = np.sort(above_floor, axis=None)
+    return float(cells[-max(1, cells.size // 10) :].mean())
+
+
+__all__ = ["Evidence", "find_candidates", "frames_inside", "gather_evidence", "sample_levels", "to_logit"]

@@ -1,0 +1,199 @@
+"""A whole recording under a method of uncertainty: features, views, windows, and all of it on one time line.
+
+    samples -> log-mel frames                       once per view start that is no multiple of the hop; usually once
+    view (shift) x window -> sample_window          long recordings in overlapping windows
+    views -> mean probability, entropies            on one grid of times
+
+Times are counted in samples at the model's rate; frame k of a view is centred at start + k x frame_samples."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .feature_extraction_easysed import EasySEDFeatureExtractor
+from .modeling_easysed import EasySEDForSoundEventDetection
+from .monte_carlo_easysed import evaluating
+from .sampling_easysed import Sampling, WindowSamples, binary_entropy, sample_window
+from .shifts_easysed import average_views, view_starts
+from .windows_easysed import Window, join_windows, plan_windows
+
+FEATURE_BLOCK_FRAMES = 12_000  # log-mel frames made at once (2 minutes), so that the spectrum of hours fits in memory
+
+Progress = Callable[[int, int], None]  # windows done, windows in all
+
+
+@dataclass
+class RecordingSamples:
+    """Samples of the frame logits of one recording.
+
+    Attributes:
+        views: {start in samples: logits (samples, frames, classes)}.
+        weights: (samples,), they sum to 1.
+        exit_logits: (exits, frames, classes) of the view that starts at 0; NaN where an exit was not computed.
+        embeddings: (frames, exit hidden size) of that view.
+        frame_exits: (frames,), the exit that spoke there, 1 = shallowest.
+        frame_samples: samples of one output frame.
+        hop_samples: samples between log-mel frames.
+        num_samples: of the recording.
+        log_mel: (log-mel frames, mels), normalised.
+    """
+
+    views: dict[int, torch.Tensor]
+    weights: torch.Tensor
+    exit_logits: torch.Tensor
+    embeddings: torch.Tensor
+    frame_exits: np.ndarray
+    frame_samples: int
+    hop_samples: int
+    num_samples: int
+    log_mel: torch.Tensor
+
+    def grid(self) -> torch.Tensor:
+        """Times (grid,) of the common line, samples: the frames of a single view, else every log-mel frame."""
+        step = self.frame_samples if len(self.views) == 1 else self.hop_samples
+        return torch.arange(0, self.num_samples + 1, step)
+
+
+class FrameLine(NamedTuple):
+    """All views on one time line, (grid, classes) each.
+
+    Attributes:
+        probabilities: mean over samples and views.
+        total: entropy of that mean, nats.
+        aleatoric: mean of the samples' entropies; total less aleatoric is epistemic, never negative.
+    """
+
+    probabilities: torch.Tensor
+    total: torch.Tensor
+    aleatoric: torch.Tensor
+
+
+def recording_features(extractor: EasySEDFeatureExtractor, samples: np.ndarray) -> torch.Tensor:
+    """(samples,) to (frames, mels), in blocks with enough margin that the frames are those of one transform."""
+    hop = extractor.hop_length_samples
+    margin = -(-extractor.fft_length_samples // hop)
+    num_frames = extractor.num_frames(len(samples))
+    blocks = []
+    for start in range(0, num_frames, FEATURE_BLOCK_FRAMES):
+        stop = min(start + FEATURE_BLOCK_FRAMES, num_frames)
+        first = max(0, start - margin)
+        piece = samples[first * hop : (stop + margin) * hop]
+        frames = extractor(piece, sampling_rate=extractor.sampling_rate).input_values[0]
+        blocks.append(frames[start - first : stop - first])
+    return torch.cat(blocks)
+
+
+def sample_recording(
+    model: EasySEDForSoundEventDetection,
+    extractor: EasySEDFeatureExtractor,
+    samples: np.ndarray,
+    sampling: Sampling,
+    shifts: int = 0,
+    exit_index: int | None = None,
+    doubt_limits: Sequence[float] = (),
+    features: torch.Tensor | None = None,
+    progress: Progress | None = None,
+) -> RecordingSamples:
+    """Samples of every view and window of a recording.
+
+    Args:
+        model, extractor: of one checkpoint.
+        samples: (samples,), mono, at the model's rate.
+        sampling: method, passes, seed.
+        shifts: steps of 30 ms to either side.
+        exit_index: deepest exit to compute; None = the deepest there is.
+        doubt_limits: see `sample_window`; the view without shift chooses the exit, the others follow it.
+        features: what `recording_features` gives, where it is at hand.
+        progress: called with (windows done, windows in all).
+    """
+    config, hop = model.config, extractor.hop_length_samples
+    frame_samples = hop * config.frame_stride
+    deepest = model.num_exits if exit_index is None else exit_index
+    features = recording_features(extractor, samples) if features is None else features
+    windows = plan_windows(len(features), *window_sizes(model), config.frame_stride)
+    starts = [start for start in view_starts(shifts, extractor.sampling_rate, frame_samples) if start <= len(samples)]
+    shifted = {0: features}
+    done, plain, views = 0, [], {}
+    with evaluating(model):
+        for start in starts:
+            remainder, first = start % hop, start // hop
+            if remainder not in shifted:
+                shifted[remainder] = recording_features(extractor, samples[remainder:])
+            pieces: list[WindowSamples] = []
+            for number, (begin, end) in enumerate(windows):
+                values = shifted[remainder][begin + first : end + first].to(model.device)
+                chosen = plain[number].exit_index if plain else deepest
+                limits = () if plain else doubt_limits
+                if len(values) > 0:
+                    pieces.append(sample_window(model, values, sampling, chosen, limits, not plain))
+                done += 1
+                if progress is not None:
+                    progress(done, len(starts) * len(windows))
+            if len(pieces) == len(windows):
+                views[start] = join_windows([piece.logits for piece in pieces], windows, config.frame_stride)
+            plain = pieces if start == 0 else plain
+    return RecordingSamples(
+        views=views,
+        weights=plain[0].weights,
+        exit_logits=join_windows([piece.exit_logits for piece in plain], windows, config.frame_stride),
+        embeddings=join_windows([piece.embeddings for piece in plain], windows, config.frame_stride),
+        frame_exits=_frame_exits(plain, windows, config.frame_stride),
+        frame_samples=frame_samples,
+        hop_samples=hop,
+        num_samples=len(samples),
+        log_mel=features.cpu(),
+    )
+
+
+def window_sizes(model: EasySEDForSoundEventDetection) -> tuple[int, int]:
+    """Log-mel frames of a window and of its context, multiples of the frame stride."""
+    config = model.config
+    frames_per_second = config.sampling_rate / config.hop_length_samples
+    sizes = (round(seconds * frames_per_second) for seconds in (config.window_s, config.context_s))
+    window, context = (-(-size // config.frame_stride) * config.frame_stride for size in sizes)
+    return window, context
+
+
+def _frame_exits(pieces: list[WindowSamples], windows: list[Window], stride: int) -> np.ndarray:
+    columns = [torch.full((len(piece.embeddings), 1), piece.exit_index) for piece in pieces]
+    return join_windows(columns, windows, stride)[:, 0].numpy()
+
+
+def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = None) -> FrameLine:
+    """Mean probability and entropies of all samples and views on the common line.
+
+    Args:
+        recording: its samples.
+        temperatures: (frames,) divisor of the logits of each frame of the plain view; None = 1.
+    """
+    means, entropies = {}, {}
+    weights = recording.weights[:, None, None]
+    for start, logits in recording.views.items():
+        scaled = logits
+        if temperatures is not None:
+            scaled = logits / torch.from_numpy(temperatures[: logits.shape[-2]]).float()[:, None]
+        means[start] = (torch.sigmoid(scaled) * weights).sum(0)
+        entropies[start] = (binary_entropy(scaled) * weights).sum(0)
+    times = recording.grid()
+    if len(means) == 1:
+        probabilities, aleatoric = means[0], entropies[0]
+    else:
+        probabilities = average_views(means, recording.frame_samples, times)
+        aleatoric = average_views(entropies, recording.frame_samples, times)
+    probabilities = probabilities.clamp(0.0, 1.0)
+    total = -(torch.xlogy(probabilities, probabilities) + torch.xlogy(1 - probabilities, 1 - probabilities))
+    return FrameLine(probabilities, total, torch.minimum(aleatoric, total))
+
+
+__all__ = [
+    "FrameLine",
+    "Progress",
+    "RecordingSamples",
+    "frame_line",
+    "recording_features",
+    "sample_recording",
+    "window_sizes",
+]

@@ -1,0 +1,67 @@
+"""Inference augmentation: the window shifted by multiples of 30 ms both ways, and its outputs on one time line again.
+
+    shifts=2, frames of 40 ms:  -60  -30   0  +30  +60 ms
+    start of the frame grid:     20   10   0   30   20 ms     the shift modulo the frame; equal starts are one view
+
+A network is blind to shifts by whole output frames, so only the place of the grid matters: views with equal starts
+would compute the same twice. Every view hears the real signal from its start on; nothing wraps around and nothing is
+invented before the file. Its frames lie on the file's own time line, where they are interpolated at every log-mel frame
+and averaged: with two shifts or more, four grids interleave and borders are known to 10 ms instead of 40.
+"""
+
+import torch
+
+SHIFT_S = 0.03
+MAX_SHIFTS = 16
+
+
+def view_starts(shifts: int, sampling_rate: int, frame_samples: int) -> list[int]:
+    """Where the frame grids of all shifts start.
+
+    Args:
+        shifts: steps of 30 ms to either side; 0 = the recording as it is.
+        sampling_rate: Hz of the samples that the network hears.
+        frame_samples: samples of one output frame.
+
+    Returns:
+        Different starts in samples, each in 0 .. frame_samples - 1, increasing, the first one 0.
+
+    Raises:
+        ValueError: when `shifts` is no whole number from 0 to 16.
+    """
+    if isinstance(shifts, bool) or not isinstance(shifts, int) or not 0 <= shifts <= MAX_SHIFTS:
+        raise ValueError(f"shifts must be a whole number from 0 to {MAX_SHIFTS}, got {shifts!r}; 2 is usual")
+    step = SHIFT_S * sampling_rate
+    return sorted({round(number * step) % frame_samples for number in range(-shifts, shifts + 1)})
+
+
+def interpolate_frames(values: torch.Tensor, start: int, frame_samples: int, times: torch.Tensor) -> torch.Tensor:
+    """Values of one view at other times, linear between its frames' centres and constant beyond the first and last.
+
+    Args:
+        values: (..., frames, classes); frame k is centred at start + k x frame_samples.
+        start: of the view's grid, samples.
+        frame_samples: samples of one output frame.
+        times: (grid,), samples.
+
+    Returns:
+        (..., grid, classes).
+    """
+    position = ((times.double() - start) / frame_samples).clamp(0, values.shape[-2] - 1)
+    left = position.floor().long()
+    right = (left + 1).clamp_max(values.shape[-2] - 1)
+    weight = (position - left).to(values.dtype).unsqueeze(-1)
+    # (grid, 1)
+    return torch.lerp(values[..., left, :], values[..., right, :], weight)
+
+
+def average_views(views: dict[int, torch.Tensor], frame_samples: int, times: torch.Tensor) -> torch.Tensor:
+    """Mean over views of (..., frames, classes) on one grid of times (grid,), samples: (..., grid, classes)."""
+    total = None
+    for start, values in views.items():
+        aligned = interpolate_frames(values, start, frame_samples, times)
+        total = aligned if total is None else total + aligned
+    return total / len(views)
+
+
+__all__ = ["MAX_SHIFTS", "SHIFT_S", "average_views", "interpolate_frames", "view_starts"]

@@ -1,0 +1,292 @@
+"""Calibrate a checkpoint on labelled recordings that it was not trained on, and write it into its config.json.
+
+    python training/calibrate.py --model runs/cnn/model --data ../shared/data/soundscapes --split validation \\
+        --clips ../shared/data/esc10 --outside ../shared/data/outside
+
+Fits, for every exit: the temperature of the frames; for every method of uncertainty, with and without shifts, the map
+from evidence to confidence and the intervals; what is unfamiliar, from soundscapes mixed of the training folds
+(`--clips`) or, without these, from the right events of the data itself; when an exit is sure enough for `exit="auto"`;
+and the lowest confidence that keeps an hour of sounds of no target class (`--outside`, its validation split) at one
+accepted event."""
+
+import argparse
+import datetime
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from candidates import (
+    FLOOR,
+    PASSES,
+    SHIFTS,
+    Candidates,
+    Setting,
+    all_settings,
+    collect_candidates,
+    read_sources,
+)
+from data import decode_clips, load_clips_dataset
+from fit_calibration import (
+    MIN_CLASS_EVENTS,
+    HierarchicalMap,
+    cross_fit,
+    features_of,
+    fit_border,
+    fit_doubt_limits,
+    fit_familiarity,
+    set_limit,
+    table_of,
+    unfamiliarities,
+    widen_until_covered,
+)
+from outside_recordings import outside_recordings
+from soundscape_split import class_names, load_model, predict_split, read_split
+from soundscapes import Recipe, SoundscapeMixer, frame_targets
+
+from modeling_easysed.bundled import resolve_checkpoint
+from modeling_easysed.calibration_easysed import QUANTILE, Calibration, Familiarity, calibration_id, setting_name
+from modeling_easysed.metrics import fit_temperature
+from modeling_easysed.reasons_easysed import fit_limits
+from modeling_easysed.sampling_easysed import window_doubt
+
+NUM_TRAINING_SOUNDSCAPES = 400
+ALLOWED_RISE = 0.02  # of the mean cross-entropy of frames, by stopping at an earlier exit
+MAX_OUTSIDE_THRESHOLD = 0.99
+MIN_RECORDINGS = 20
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+def fit_exits(model: Any, extractor: Any, paths: dict[str, Path], references: dict) -> tuple[list[float], list[float]]:
+    """Temperature of every exit's frames, and doubt limits of all exits but the deepest."""
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    logits, targets, doubts, losses = [], [], [], []
+    for name, (probabilities, _) in predict_split(model, extractor, paths).items():
+        own = torch.logit(torch.from_numpy(probabilities), eps=1e-6)
+        # (exits, frames, classes)
+        target = torch.from_numpy(frame_targets(references[name], labels, own.shape[1], model.frame_duration_s) > 0.5)
+        wide = target.float().expand_as(own)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(own, wide, reduction="none").mean((1, 2))
+        losses.append(loss.numpy())
+        doubts.append([window_doubt(one, model.frame_duration_s) for one in own[:-1]])
+        logits.append(own.numpy())
+        targets.append(target.numpy())
+    stacked, truth = np.concatenate(logits, axis=1), np.concatenate(targets)
+    temperatures = [fit_temperature(own.ravel(), truth.ravel().astype(float)) for own in stacked]
+    return temperatures, fit_doubt_limits(np.array(doubts).T, np.array(losses).T, ALLOWED_RISE)
+
+
+@torch.inference_mode()
+def training_embeddings(model: Any, extractor: Any, clips_dir: str) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings (exits, events, size) and classes (events,) of events in soundscapes mixed from the training folds."""
+    provenance, rate = model.config.provenance, extractor.sampling_rate
+    dataset = load_clips_dataset(clips_dir, "fold", provenance["folds"], provenance["excluded_licenses"])
+    mixer = SoundscapeMixer(decode_clips(dataset, rate), rate, Recipe(num_variants=1), provenance["seed"])
+    embeddings, labels = [], []
+    for number in range(NUM_TRAINING_SOUNDSCAPES):
+        scape = mixer.mix(provenance["seed"], 2**31 + number)
+        features = extractor(scape.samples, sampling_rate=rate)["input_values"]
+        own = model(features.to(model.device)).exit_embeddings[:, 0].float().cpu().numpy()
+        for onset, offset, label, *_ in scape.events:
+            start = round(onset / model.frame_duration_s)
+            stop = max(round(offset / model.frame_duration_s), start + 1)
+            embeddings.append(own[:, start:stop].mean(1))
+            labels.append(model.config.label2id[label])
+    return np.stack(embeddings, axis=1), np.array(labels)
+
+
+def fit_all_familiarity(
+    model: Any, extractor: Any, clips_dir: str | None, found: dict[Setting, Candidates]
+) -> dict[int, Familiarity]:
+    """One for every exit, scaled by the right candidates of the plain pass."""
+    trained = None if clips_dir is None else training_embeddings(model, extractor, clips_dir)
+    familiarity = {}
+    for index in range(1, model.num_exits + 1):
+        own = found[index, "none", 0]
+        embeddings = np.stack([one.embedding for one in own.evidence])[own.right]
+        labels = own.label[own.right]
+        fitted_on = (embeddings, labels) if trained is None else (trained[0][index - 1], trained[1])
+        familiarity[index] = set_limit(fit_familiarity(*fitted_on, model.config.num_labels), embeddings, labels)
+    return familiarity
+
+
+def fit_setting(candidates: Candidates, familiarity: dict[int, Familiarity], classes: list[str]) -> dict[str, Any]:
+    """Map, intervals and table of one setting, as config.json holds them."""
+    far = unfamiliarities(candidates, familiarity)
+    features, labels, right = features_of(candidates, far), candidates.label, candidates.right
+    fitted = HierarchicalMap(features, labels, right.astype(float), candidates.recording, len(classes))
+    confidence, middle, variance = cross_fit(features, candidates, len(classes))
+    spread = np.array([one.sample_spread**2 + one.shift_spread**2 for one in candidates.evidence])
+    slope = np.array([fitted.of_class(int(label))[0][1] for label in labels])
+    half = QUANTILE * np.sqrt(variance + slope**2 * spread)
+    limits = np.array([familiarity[one.exit_index].limit for one in candidates.evidence])
+    return {
+        "floor": FLOOR,
+        **_saved_map(*fitted.of_class(None)),
+        "classes": {
+            name: _saved_class(fitted, index, int(right[labels == index].sum())) for index, name in enumerate(classes)
+        },
+        "interval_factor": widen_until_covered(confidence, half, middle, right),
+        "onset": fit_border(candidates, "onset"),
+        "offset": fit_border(candidates, "offset"),
+        "reason_limits": fit_limits(
+            [one for one, is_right in zip(candidates.evidence, right, strict=True) if is_right]
+        ),
+        "table": table_of(candidates, confidence, far > limits).save(),
+    }
+
+
+def _saved_map(coefficients: np.ndarray, covariance: np.ndarray) -> dict[str, list[float]]:
+    upper = covariance[np.triu_indices(len(covariance))]
+    return {
+        "coefficients": [round(float(value), 4) for value in coefficients],
+        "covariance": [round(float(value), 6) for value in upper],
+    }
+
+
+def _saved_class(fitted: HierarchicalMap, index: int, num_events: int) -> dict[str, Any]:
+    is_calibrated = num_events >= MIN_CLASS_EVENTS
+    saved = _saved_map(*fitted.of_class(index if is_calibrated else None))
+    return {**saved, "num_events": num_events, **({} if is_calibrated else {"uncalibrated": True})}
+
+
+def fit_outside_threshold(model: Any, extractor: Any, calibration: dict[str, Any], data_dir: str, seed: int) -> float:
+    """Lowest confidence at which an hour of unknown sounds (validation split) has at most one accepted event."""
+    recordings = outside_recordings(Path(data_dir), "validation", seed)
+    sources = ((name, samples, len(samples) / extractor.sampling_rate) for name, _, samples in recordings)
+    setting = (model.num_exits, "mc", SHIFTS)
+    found = collect_candidates(model, extractor, sources, {}, [setting])[setting]
+    judge = Calibration(calibration, calibration["labels"])
+    judged = judge.judge(found.evidence, setting_name("mc", SHIFTS), 1e9)
+    accepted = sorted((one.confidence for one in judged if not one.is_unfamiliar), reverse=True)
+    hours = found.durations.sum() / 3600
+    above = accepted[int(hours)] if len(accepted) > int(hours) else 0.0
+    return round(min(float(np.ceil((above + 1e-6) * 100) / 100), MAX_OUTSIDE_THRESHOLD), 2)
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def calibrate(folder: str, data_dir: str, split: str, clips_dir: str | None, outside_dir: str | None) -> dict[str, Any]:
+    """The calibration of a checkpoint folder.
+
+    Raises:
+        ValueError: when the split has too few recordings or events.
+    """
+    references, durations, paths = read_split(data_dir, split)
+    if len(paths) < MIN_RECORDINGS:
+        raise ValueError(f"a calibration needs at least {MIN_RECORDINGS} labelled recordings, {split} has {len(paths)}")
+    model, extractor = load_model(folder)
+    classes = class_names(model, references)
+    temperatures, doubt_limits = fit_exits(model, extractor, paths, references)
+    settings = all_settings(model.num_exits)
+    sources = read_sources(paths, extractor.sampling_rate)
+    found = collect_candidates(model, extractor, sources, references, settings, num_sources=len(paths))
+    if found[model.num_exits, "none", 0].right.sum() < MIN_CLASS_EVENTS:
+        raise ValueError(f"a calibration needs at least {MIN_CLASS_EVENTS} events that the model finds in {split}")
+    familiarity = fit_all_familiarity(model, extractor, clips_dir, found)
+    exits = {}
+    for index in range(1, model.num_exits + 1):
+        own = {setting_name(*one[1:]): one for one in settings if one[0] == index}
+        exits[str(index)] = {
+            "temperature": round(temperatures[index - 1], 4),
+            "familiarity": familiarity[index].save(),
+            "settings": {name: fit_setting(found[one], familiarity, classes) for name, one in own.items()},
+        }
+    calibration = {
+        "labels": classes,
+        "fitted_on": _fitted_on(data_dir, split, references, durations, classes, clips_dir, outside_dir),
+        "doubt_limits": {str(index): round(limit, 5) for index, limit in enumerate(doubt_limits, start=1)},
+        "allowed_rise": ALLOWED_RISE,
+        "outside_threshold": 0.0,
+        "exits": exits,
+    }
+    if outside_dir is not None:
+        seed = model.config.provenance["seed"] if model.config.provenance else 0
+        probe = {**calibration, "id": "fitting"}
+        calibration["outside_threshold"] = fit_outside_threshold(model, extractor, probe, outside_dir, seed)
+    return {"id": calibration_id(calibration), "date": datetime.date.today().isoformat(), **calibration}
+
+
+def _fitted_on(
+    data_dir: str,
+    split: str,
+    references: dict,
+    durations: dict[str, float],
+    classes: list[str],
+    clips_dir: str | None,
+    outside_dir: str | None,
+) -> dict[str, Any]:
+    labels = [event[2] for events in references.values() for event in events]
+    return {
+        "data": Path(data_dir).resolve().name,
+        "split": split,
+        "num_recordings": len(references),
+        "hours": round(sum(durations.values()) / 3600, 4),
+        "num_events": {name: labels.count(name) for name in classes},
+        "criterion": "intersection, DTC = GTC = 0.5",
+        "passes": PASSES,
+        "shifts": SHIFTS,
+        "familiarity": "events of the data"
+        if clips_dir is None
+        else f"{Path(clips_dir).resolve().name}, training folds",
+        "outside": None if outside_dir is None else f"{Path(outside_dir).resolve().name}/validation",
+    }
+
+
+def summary(calibration: dict[str, Any]) -> str:
+    """A few lines for people."""
+    on = calibration["fitted_on"]
+    lines = [
+        f"calibration {calibration['id']}: {on['split']} of {on['data']}, {on['num_recordings']} recordings, "
+        f"{sum(on['num_events'].values())} events",
+        f"outside sounds: nothing below confidence {calibration['outside_threshold']} is accepted by default",
+        f"exit auto: doubt limits {calibration['doubt_limits']} for a loss of at most {100 * ALLOWED_RISE:g} %",
+    ]
+    for index, own in calibration["exits"].items():
+        for name, fitted in own["settings"].items():
+            rare = [label for label, one in fitted["classes"].items() if one.get("uncalibrated")]
+            coefficients = ", ".join(f"{value:.2f}" for value in fitted["coefficients"])
+            lines.append(
+                f"exit {index} {name:15} T {own['temperature']:.2f}  map [{coefficients}]  widened "
+                f"{fitted['interval_factor']:.1f} x{'  uncalibrated: ' + ', '.join(rare) if rare else ''}"
+            )
+    return "\n".join(lines)
+
+
+def write_calibration(folder: Path, calibration: dict[str, Any]) -> None:
+    """Sets `calibration` in the folder's config.json and leaves everything else as it is."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["calibration"] = calibration
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="checkpoint folder (its config.json is rewritten)")
+    parser.add_argument("--data", required=True, help="folder with SPLIT.tsv and audio/SPLIT/")
+    parser.add_argument("--split", default="validation", help="which split (default: validation); never the test split")
+    parser.add_argument("--clips", help="folder of the clips that the model was trained on, with metadata.csv")
+    parser.add_argument("--outside", help="folder of sounds of no target class, with metadata.csv")
+    arguments = parser.parse_args()
+    try:
+        folder = Path(resolve_checkpoint(arguments.model))
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"--model must be a local checkpoint folder, got {arguments.model}: download it first")
+        calibration = calibrate(str(folder), arguments.data, arguments.split, arguments.clips, arguments.outside)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    write_calibration(folder, calibration)
+    print(summary(calibration))
+    print(f"wrote calibration {calibration['id']} to {folder / 'config.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

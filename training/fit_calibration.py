@@ -1,0 +1,237 @@
+"""What `calibrate.py` fits: temperatures, familiarity, the maps to confidence, border intervals, exit limits.
+
+Plain numpy on the evidence of candidates; every function is small enough to check by hand."""
+
+import numpy as np
+from candidates import Candidates
+
+from modeling_easysed.calibration_easysed import (
+    FEATURES,
+    LEVEL,
+    QUANTILE,
+    Familiarity,
+    border_scale,
+    feature_row,
+    moderated,
+)
+from modeling_easysed.decisions_easysed import Table
+
+# Precision (1 / variance) of the normal priors. The coefficients of all classes together are nearly free; those of a
+# class may differ in the intercept, in the slope of the score and nowhere else. Chosen by ten-fold cross-validation
+# over the recordings of `validation`: (1, 3) and (0.5, 1) for a class's intercept and slope had a higher NLL.
+POOLED_PRECISION = np.array([1e-4, 1e-3, 0.3, 0.3])
+CLASS_PRECISION = {0: 3.0, 1: 10.0}
+MIN_CLASS_EVENTS = 10  # right candidates; with fewer, a class has the map of all classes and is marked uncalibrated
+NUM_FOLDS = 10
+UNFAMILIAR_SHARE = 0.05  # of right target events that are called unfamiliar
+BORDER_FLOOR_S = 0.02
+WIDENING = 1.0 + np.arange(0, 21) * 0.1
+GROUP_SIZE = 30
+RIDGE = 1e-3  # share of the mean variance added to every direction of a covariance
+
+
+# ---- familiarity -----------------------------------------------------------------------------------------------------
+
+
+def fit_familiarity(embeddings: np.ndarray, labels: np.ndarray, num_classes: int) -> Familiarity:
+    """Distances of embeddings (events, size) of training events; median, spread and limit are set by `set_limit`."""
+    present = [label for label in range(num_classes) if (labels == label).any()]
+    centre = embeddings.mean(0)
+    means = np.stack([embeddings[labels == k].mean(0) if k in present else centre for k in range(num_classes)])
+    within = _precision(embeddings - means[labels])
+    overall = _precision(embeddings - centre)
+    linear = -2 * means @ within + 2 * overall @ centre
+    constant = np.einsum("ki,ij,kj->k", means, within, means) - centre @ overall @ centre
+    return Familiarity(within - overall, linear, constant, 0.0, 1.0, 0.0)
+
+
+def _precision(residuals: np.ndarray) -> np.ndarray:
+    covariance = residuals.T @ residuals / len(residuals)
+    ridge = RIDGE * np.trace(covariance) / len(covariance)
+    return np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
+
+
+def set_limit(familiarity: Familiarity, embeddings: np.ndarray, labels: np.ndarray) -> Familiarity:
+    """Scales distances by those of right target events of held-out recordings; flags the farthest 5 % of these."""
+    distance = familiarity.measure(embeddings, labels)
+    low, median, high = np.quantile(distance, [0.16, 0.5, 0.84])
+    spread = max((high - low) / 2, 1e-6)
+    limit = (np.quantile(distance, 1 - UNFAMILIAR_SHARE) - median) / spread
+    return familiarity._replace(median=float(median), spread=float(spread), limit=float(limit))
+
+
+# ---- the map to confidence -------------------------------------------------------------------------------------------
+
+
+def unfamiliarities(candidates: Candidates, familiarity: dict[int, Familiarity]) -> np.ndarray:
+    """(candidates,) each measured at the exit that spoke."""
+    return np.array(
+        [
+            familiarity[one.exit_index].measure(one.embedding[None], np.array([one.box.class_index]))[0]
+            for one in candidates.evidence
+        ]
+    )
+
+
+def features_of(candidates: Candidates, unfamiliarity: np.ndarray) -> np.ndarray:
+    """(candidates, features)."""
+    rows = [feature_row(one, far) for one, far in zip(candidates.evidence, unfamiliarity, strict=True)]
+    return np.array(rows).reshape(-1, len(FEATURES))
+
+
+class HierarchicalMap:
+    """Logistic regression with coefficients per class that are drawn towards the pooled ones (normal priors, Laplace).
+
+    Args:
+        features: (candidates, features); labels: (candidates,) class; right: (candidates,).
+        recording: (candidates,), the unit that is resampled: candidates of a recording are not independent.
+        num_classes: of the model.
+    """
+
+    def __init__(
+        self, features: np.ndarray, labels: np.ndarray, right: np.ndarray, recording: np.ndarray, num_classes: int
+    ) -> None:
+        self.num_classes = num_classes
+        self.num_pooled = features.shape[1]
+        design = self._design(features, labels)
+        precision = np.concatenate([POOLED_PRECISION, np.repeat(list(CLASS_PRECISION.values()), num_classes)])
+        self.coefficients = np.zeros(design.shape[1])
+        for _ in range(100):
+            probability = 1 / (1 + np.exp(-design @ self.coefficients))
+            gradient = design.T @ (probability - right) + precision * self.coefficients
+            weight = probability * (1 - probability)
+            hessian = (design * weight[:, None]).T @ design + np.diag(precision)
+            step = np.linalg.solve(hessian, gradient)
+            self.coefficients -= step
+            if np.abs(step).max() < 1e-9:
+                break
+        inverse = np.linalg.inv(hessian)
+        scores = np.zeros((int(recording.max()) + 1, design.shape[1]))
+        np.add.at(scores, recording, design * (right - probability)[:, None])
+        # sandwich over recordings, and the prior's share of the information
+        self.covariance = inverse @ (scores.T @ scores + np.diag(precision)) @ inverse
+
+    def _design(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        one_hot = np.eye(self.num_classes)[labels]
+        own = [one_hot * features[:, [index]] for index in CLASS_PRECISION]
+        return np.concatenate([features, *own], axis=1)
+
+    def of_class(self, label: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients (features,) and covariance (features, features) of a class; None = of all classes."""
+        pick = np.zeros((self.num_pooled, len(self.coefficients)))
+        pick[:, : self.num_pooled] = np.eye(self.num_pooled)
+        if label is not None:
+            for number, index in enumerate(CLASS_PRECISION):
+                pick[index, self.num_pooled + number * self.num_classes + label] = 1.0
+        return pick @ self.coefficients, pick @ self.covariance @ pick.T
+
+    def confidence(self, features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Confidence, middle and variance on the logit scale, (candidates,) each."""
+        middle, variance = np.zeros(len(features)), np.zeros(len(features))
+        for label in np.unique(labels):
+            own = labels == label
+            coefficients, covariance = self.of_class(int(label))
+            middle[own] = features[own] @ coefficients
+            variance[own] = np.einsum("ni,ij,nj->n", features[own], covariance, features[own])
+        return np.array([moderated(m, v) for m, v in zip(middle, variance, strict=True)]), middle, variance
+
+
+def cross_fit(
+    features: np.ndarray, candidates: Candidates, num_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence, middle and variance of every candidate from a map that never saw its recording."""
+    order = np.random.default_rng(0).permutation(len(candidates.files))
+    fold = np.empty(len(order), dtype=int)
+    fold[order] = np.arange(len(order)) % min(NUM_FOLDS, len(order))
+    own = fold[candidates.recording]
+    results = np.zeros((3, len(features)))
+    for number in np.unique(own):
+        rest, held = own != number, own == number
+        labels, right = candidates.label, candidates.right.astype(float)
+        fitted = HierarchicalMap(features[rest], labels[rest], right[rest], candidates.recording[rest], num_classes)
+        results[:, held] = fitted.confidence(features[held], labels[held])
+    return results[0], results[1], results[2]
+
+
+def widen_until_covered(confidence: np.ndarray, half_width: np.ndarray, middle: np.ndarray, right: np.ndarray) -> float:
+    """Smallest factor >= 1 on the intervals for which the share of right ones lies inside in 9 of 10 groups.
+
+    Groups hold `GROUP_SIZE` candidates of neighbouring confidence; the observed share of a group has a binomial error
+    of its own, which is allowed for.
+    """
+    order = np.argsort(confidence, kind="stable")
+    groups = np.array_split(order, max(1, len(order) // GROUP_SIZE))
+    for factor in WIDENING:
+        inside = 0
+        for group in groups:
+            low = (1 / (1 + np.exp(-(middle - factor * half_width)[group]))).mean()
+            high = (1 / (1 + np.exp(-(middle + factor * half_width)[group]))).mean()
+            share, mean = right[group].mean(), confidence[group].mean()
+            error = QUANTILE * np.sqrt(max(mean * (1 - mean), 0.25 / len(group)) / len(group))
+            inside += low - error <= share <= high + error
+        if inside >= LEVEL * len(groups):
+            return float(factor)
+    return float(WIDENING[-1])
+
+
+def table_of(candidates: Candidates, confidence: np.ndarray, unfamiliar: np.ndarray) -> Table:
+    """For decisions: cross-fitted confidences."""
+    seconds = float(candidates.durations.sum())
+    columns = (confidence, candidates.label, candidates.right, candidates.recording, unfamiliar)
+    return Table(*columns, len(candidates.files), seconds, candidates.num_events)
+
+
+# ---- borders and exits -----------------------------------------------------------------------------------------------
+
+
+def fit_border(candidates: Candidates, name: str) -> dict[str, float]:
+    """Interval of a border in units of `border_scale`, from the errors of right candidates: their 5 and 95 % quantiles.
+
+    Quantiles are those of split conformal prediction, (n + 1) x level, so that few events widen the interval.
+    Source: Vovk, Gammerman & Shafer 2005; Romano, Patterson & Candes 2019 (both tails).
+    """
+    errors = []
+    for one, truth in zip(candidates.evidence, candidates.truth, strict=True):
+        if truth.right:
+            scale = border_scale(getattr(one, f"{name}_spread"), getattr(one, f"{name}_rise"), BORDER_FLOOR_S)
+            errors.append((getattr(truth, name) - getattr(one.box, name)) / scale)
+    ranked = np.sort(errors)
+    tail = int(np.floor((1 - LEVEL) / 2 * (len(ranked) + 1)))
+    low, high = ranked[max(tail - 1, 0)], ranked[min(len(ranked) - tail, len(ranked) - 1)]
+    return {"floor": BORDER_FLOOR_S, "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def fit_doubt_limits(doubts: np.ndarray, losses: np.ndarray, allowed_rise: float) -> list[float]:
+    """Limits of all exits but the deepest, as loose as the allowed loss permits.
+
+    Args:
+        doubts: (exits - 1, windows) of held-out windows.
+        losses: (exits, windows) mean cross-entropy of the frames of a window at every exit.
+        allowed_rise: relative rise of the mean loss over that of the deepest exit.
+
+    Returns:
+        One limit per exit: the same quantile of every exit's doubts.
+    """
+    best = [0.0] * len(doubts)
+    for quantile in np.linspace(0.02, 1.0, 50):
+        limits = np.quantile(doubts, quantile, axis=1)
+        stops = np.concatenate([doubts < limits[:, None], np.ones((1, doubts.shape[1]), bool)])
+        spoke = stops.argmax(0)
+        loss = losses[spoke, np.arange(losses.shape[1])].mean()
+        if loss <= losses[-1].mean() * (1 + allowed_rise):
+            best = [float(limit) for limit in limits]
+    return best
+
+
+__all__ = [
+    "HierarchicalMap",
+    "cross_fit",
+    "features_of",
+    "fit_border",
+    "fit_doubt_limits",
+    "fit_familiarity",
+    "set_limit",
+    "table_of",
+    "unfamiliarities",
+    "widen_until_covered",
+]
