@@ -22,6 +22,8 @@ from .calibration_easysed import pack, unpack
 RISK = 0.1  # chance that a learn-then-test guarantee fails
 DEFAULT_PRECISION = 0.9
 REVIEW_CONFIDENCE = 0.3  # below it, more than two of three are wrong: not worth a person's time
+ENOUGH = 3  # times as many accepted events as could prove the precision without a single wrong one
+LARGEST_BET = 0.75  # of the capital, against the largest loss
 NEVER = 1.01  # a threshold that no confidence reaches
 CONFIDENCE_STEPS = 10_000
 THRESHOLDS = np.round(np.arange(0.99, 0.0, -0.01), 2)
@@ -176,24 +178,26 @@ Answer = tuple[float, str, list[str]]
 def precision_threshold(table: Table, precision: float, risk: float = RISK) -> Answer:
     """Lowest threshold whose accepted events are right in at least `precision` of the cases, with probability 1 - risk.
 
-    Thresholds are tested from the strictest on; the first that fails ends the sequence. Where none can be guaranteed,
-    the lowest one that held on the calibration recordings is taken, and a warning says so.
+    Thresholds are tested from the strictest on that accepts enough events for a test; the first that fails ends the
+    sequence. Where none can be guaranteed, the lowest one that held on the calibration recordings is taken, and a
+    warning says so.
     """
     chosen, held = None, NEVER
     is_guaranteed = True
+    needed = math.ceil(math.log(risk) / math.log(precision))
     for threshold in THRESHOLDS:
         kept = table.accepted(threshold)
         if not kept.any():
             continue
         margins = table.per_recording(np.where(table.right, 1 - precision, -precision) * kept)
         largest = table.per_recording(kept.astype(float)).max()
-        is_guaranteed = is_guaranteed and betting_p_value(margins, largest) <= risk
-        chosen = threshold if is_guaranteed else chosen
+        if kept.sum() >= ENOUGH * needed:
+            is_guaranteed = is_guaranteed and betting_p_value(margins, precision * largest) <= risk
+            chosen = threshold if is_guaranteed else chosen
         held = threshold if table.right[kept].mean() >= precision else held
     what = f"accepted events are right in at least {100 * precision:g} % of the cases"
     if chosen is not None:
         return _guaranteed(what, chosen, table, f"with probability {1 - risk:g}")
-    needed = math.ceil(math.log(risk) / math.log(precision))
     return _not_guaranteed(
         what,
         held,
@@ -262,24 +266,24 @@ def class_thresholds(table: Table, precision: float, accept: float, num_classes:
     return found
 
 
-def betting_p_value(margins: np.ndarray, largest_count: float) -> float:
+def betting_p_value(margins: np.ndarray, largest_loss: float) -> float:
     """p-value against "the mean of bounded margins is at most 0", valid for any distribution and any number.
 
     A gambler bets on every recording in turn; under the hypothesis the capital grows beyond 1 / p with probability at
     most p. Bets follow the mean and variance of the recordings before.
 
     Args:
-        margins: (recordings,) in [-largest_count, largest_count], exchangeable.
-        largest_count: accepted events of a recording at most.
+        margins: (recordings,) at least -largest_loss, exchangeable.
+        largest_loss: > 0.
 
     Source: Waudby-Smith & Ramdas 2024, Estimating Means of Bounded Random Variables by Betting, JRSS-B, section 4.
     """
-    scaled = margins / max(largest_count, 1.0)
+    scaled = margins / largest_loss
     order = np.random.default_rng(0).permutation(len(scaled))  # a fixed order: exchangeable recordings have none
     capital, best, total, squares = 0.0, 0.0, 0.0, 0.25
     for count, value in enumerate(scaled[order], start=1):
         mean, variance = total / count, squares / count
-        bet = min(max(mean / (variance + mean**2), 0.0), 0.5)
+        bet = min(max(mean / (variance + mean**2), 0.0), LARGEST_BET)
         capital += math.log1p(bet * value)
         best = max(best, capital)
         total += value

@@ -182,6 +182,10 @@ class SoundEventDetectionPipeline(Pipeline):
             raise ValueError(f"a goal needs a calibration, and {self.model_name} has none: run training/calibrate.py")
         return {}, forward, {} if goal.is_default else {"goal": goal}
 
+    def check_settings(self, **settings: Any) -> None:
+        """Raises ValueError when a call with these keyword arguments would."""
+        self._sanitize_parameters(**settings)
+
     def _checked_exit(self, chosen: str | int) -> str | int:
         num_exits = self.model.num_exits
         is_number = isinstance(chosen, int) and not isinstance(chosen, bool) and 1 <= chosen <= num_exits
@@ -276,7 +280,7 @@ class SoundEventDetectionPipeline(Pipeline):
             if decision == "reject" and one.box.score <= thresholds[index]:
                 continue
             limits = self.calibration.check(one.exit_index, setting)["reason_limits"]
-            reasons = reasons_for(one, judgement, decision, limits, warnings, duration)
+            reasons = reasons_for(one, judgement, decision, limits, warnings, duration, rule.accept[index])
             events.append(_event(one, self.calibration.labels, judgement, decision, reasons))
         return events
 

@@ -43,6 +43,7 @@ def reasons_for(
     limits: dict[str, float],
     recording_warnings: Sequence[str],
     duration: float,
+    needed: float,
 ) -> list[str]:
     """Sentences on one event, the gravest first; empty for an event without doubt.
 
@@ -51,6 +52,7 @@ def reasons_for(
         limits: what `fit_limits` gave.
         recording_warnings: of the input, see `all_warnings`.
         duration: seconds of the recording.
+        needed: confidence from which an event of its class is accepted.
     """
     reasons = ["unfamiliar sound: unlike what the model was trained on"] if judgement.is_unfamiliar else []
     for name, (attribute, is_upper) in LIMITS.items():
@@ -63,7 +65,7 @@ def reasons_for(
     if not judgement.is_calibrated:
         reasons.append("uncalibrated class: too few labelled events, judged like all classes together")
     if not reasons and decision != "accept":
-        reasons.append(f"weak evidence: {100 * judgement.confidence:.0f} % of such events were right")
+        reasons.append(f"weak evidence: confidence {judgement.confidence:.2f}, {needed:.2f} is needed to be accepted")
     return reasons
 
 

@@ -48,6 +48,7 @@ from soundscapes import Recipe, SoundscapeMixer, frame_targets
 
 from modeling_easysed.bundled import resolve_checkpoint
 from modeling_easysed.calibration_easysed import QUANTILE, Calibration, Familiarity, calibration_id, setting_name
+from modeling_easysed.evidence_easysed import to_logit
 from modeling_easysed.metrics import fit_temperature
 from modeling_easysed.reasons_easysed import fit_limits
 from modeling_easysed.sampling_easysed import window_doubt
@@ -130,6 +131,7 @@ def fit_setting(candidates: Candidates, familiarity: dict[int, Familiarity], cla
         "classes": {
             name: _saved_class(fitted, index, int(right[labels == index].sum())) for index, name in enumerate(classes)
         },
+        "score_temperature": round(fit_temperature(to_logit(candidates.score), right.astype(float)), 4),
         "interval_factor": widen_until_covered(confidence, half, middle, right),
         "onset": fit_border(candidates, "onset"),
         "offset": fit_border(candidates, "offset"),

@@ -4,7 +4,8 @@
 
 PSDS1 and PSDS2 are exact (all operating points), from the frame scores and, where the decoding makes boxes, from these.
 Event-based F1 (200 ms collars) and segment-based F1 (1 s) use the events of the checkpoint's own decoding. Files
-without events count. Tables go to stdout, everything to --out as JSON."""
+without events count. Tables go to stdout, everything to --out as JSON. With
+--report DIR, a calibrated model's trust is measured as well: table and figures go to DIR, see trust_report.py."""
 
 import argparse
 import json
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from soundscape_split import FramePrediction, References, class_names, load_model, predict_split, read_split
+from trust_report import trust_report
 
+from modeling_easysed import SoundEventDetectionPipeline
 from modeling_easysed.decoding_easysed import Box, candidate_boxes, decode, decoding_for_exit
 from modeling_easysed.metrics import event_based_metrics, psds, psds_from_boxes, segment_based_metrics
 
@@ -186,14 +189,20 @@ def main() -> int:
     parser.add_argument("--data", required=True, help="folder with SPLIT.tsv and audio/SPLIT/")
     parser.add_argument("--split", default="test", help="which split (default: test)")
     parser.add_argument("--out", type=Path, help="JSON file for all figures")
+    parser.add_argument("--report", type=Path, help="folder for the trust report of a calibrated model")
     parser.add_argument("--exit", default="all", help="'all' (default) or one exit, 1 = shallowest")
     arguments = parser.parse_args()
     try:
         results = evaluate_split(arguments.model, arguments.data, arguments.split, arguments.exit)
+        if arguments.report is not None:
+            pipe = SoundEventDetectionPipeline.from_pretrained(arguments.model)
+            results["trust"] = trust_report(pipe, *read_split(arguments.data, arguments.split), arguments.report)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(report(results))
+    if arguments.report is not None:
+        print((arguments.report / "trust.md").read_text(encoding="utf-8"))
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(json_ready(results), indent=1) + "\n", encoding="utf-8")

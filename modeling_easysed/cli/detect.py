@@ -45,14 +45,38 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         type=_exit_number,
         default="auto",
         metavar="auto|N",
-        help="exit of the network, 1 = shallowest and fastest; auto = the deepest",
+        help="exit of the network, 1 = shallowest and fastest; auto = the first that is sure enough",
     )
+    _add_trust_arguments(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="table", help="default: table")
     parser.add_argument("--out", metavar="FILE|DIR", help="write here; a folder (or name/) gets one file per recording")
     parser.add_argument("--plot", metavar="FILE.png|DIR", help="draw the recording; for several recordings a folder")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps, ...; auto = an accelerator if there is one")
     return parser
+
+
+def _add_trust_arguments(parser: argparse.ArgumentParser) -> None:
+    trust = parser.add_argument_group("trust", "how doubt is measured, and what may be accepted without a person")
+    trust.add_argument(
+        "--uncertainty",
+        choices=("mc", "exits", "moments", "none"),
+        default="mc",
+        help="Monte Carlo dropout (default), the exits as an ensemble, closed-form moments, or the plain pass",
+    )
+    trust.add_argument("--passes", type=int, default=20, help="of Monte Carlo dropout, default: 20")
+    trust.add_argument("--shifts", type=int, default=2, help="steps of 30 ms to either side, default: 2; 0 = none")
+    trust.add_argument("--seed", type=int, default=0, help="of Monte Carlo dropout, default: 0")
+    trust.add_argument("--min-precision", type=float, metavar="P", help="share of accepted events that are right")
+    trust.add_argument("--min-recall", type=float, metavar="R", help="share of the true events that are reported")
+    trust.add_argument("--max-false-alarms-per-hour", type=float, metavar="X", help="wrong events among the accepted")
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What every call of the pipeline gets."""
+    names = ("uncertainty", "passes", "shifts", "seed", "exit")
+    goals = ("min_precision", "min_recall", "max_false_alarms_per_hour")
+    given = {name: getattr(args, name) for name in goals if getattr(args, name) is not None}
+    return {**{name: getattr(args, name) for name in names}, **given}
 
 
 def _exit_number(text: str) -> str | int:
@@ -124,6 +148,10 @@ def _load(args: argparse.Namespace) -> Any:
         raise CommandError(f"--device {args.device}: {one_line(error)}; try --device cpu") from error
     if args.exit != "auto" and args.exit > pipe.model.num_exits:
         raise CommandError(f"--exit must be auto or 1 to {pipe.model.num_exits} for {args.model}, got {args.exit}")
+    try:
+        pipe.check_settings(**_settings(args))
+    except ValueError as error:
+        raise CommandError(one_line(error)) from error
     return pipe
 
 
@@ -156,7 +184,7 @@ class _Job:
             bar.update(number + done / total - bar.n)
 
         try:
-            detection = self.pipe(one.path, exit=self.args.exit, seed=self.args.seed, progress=progress)
+            detection = self.pipe(one.path, **_settings(self.args), progress=progress)
             self._plot(one, detection)
             return detection
         except Exception as error:  # whatever is wrong with one file, the others are still done

@@ -15,20 +15,28 @@ Write = Callable[[Iterable["Detection"], TextIO, bool], None]
 
 
 def write_table(detections: Iterable["Detection"], stream: TextIO, several: bool) -> None:
-    """For people: one block per file, one line per event."""
+    """For people: one block per file, one line per event, and what speaks against it below."""
     for number, detection in enumerate(detections):
         count = len(detection.events)
         gap = "\n" if number > 0 else ""
         stream.write(f"{gap}{detection.file}  {detection.duration:.2f} s, {count} event{'' if count == 1 else 's'}\n")
         if count > 0:
+            is_judged = any(event.decision is not None for event in detection.events)
             width = max(5, *(len(event.label) for event in detection.events))
-            stream.write(f"{'onset':>9} {'offset':>9}  {'label':<{width}}  score\n")
-            stream.writelines(_table_line(event, width) for event in detection.events)
+            judged = "  confidence         decision" if is_judged else ""
+            stream.write(f"{'onset':>9} {'offset':>9}  {'label':<{width}}  score{judged}\n")
+            stream.writelines(_table_lines(event, width) for event in detection.events)
+        stream.writelines(f"  {sentence}\n" for sentence in detection.decision_rule if count > 0 and not several)
         stream.flush()
 
 
-def _table_line(event: "Event", width: int) -> str:
-    return f"{event.onset:9.2f} {event.offset:9.2f}  {event.label:<{width}}  {event.score:5.2f}\n"
+def _table_lines(event: "Event", width: int) -> str:
+    line = f"{event.onset:9.2f} {event.offset:9.2f}  {event.label:<{width}}  {event.score:5.2f}"
+    if event.decision is None:
+        return f"{line}\n"
+    interval = f"{event.confidence:.2f} ({event.confidence_low:.2f}-{event.confidence_high:.2f})"
+    reasons = "".join(f"{'':22}{reason}\n" for reason in event.reasons)
+    return f"{line}  {interval:<17}  {event.decision}\n{reasons}"
 
 
 def write_json(detections: Iterable["Detection"], stream: TextIO, several: bool) -> None:
