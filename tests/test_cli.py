@@ -40,9 +40,10 @@ def audio(tmp_path) -> Path:
     """A folder with two recordings, one of them one level down, and things that are no recordings."""
     folder = tmp_path / "audio"
     (folder / "deep").mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    soundfile.write(folder / "a.wav", 0.2 * generator.standard_normal(3 * RATE), RATE)
-    soundfile.write(folder / "deep" / "b.flac", 0.2 * generator.standard_normal(2 * RATE), RATE)
+    for name, num_seconds in (("a.wav", 3), ("deep/b.flac", 2)):
+        samples = 0.2 * np.random.default_rng(num_seconds).standard_normal(num_seconds * RATE)
+        samples *= np.repeat([0.02, 1.0] * num_seconds, RATE // 2)  # steady noise would be warned about
+        soundfile.write(folder / name, samples, RATE)
     (folder / "notes.txt").write_text("notes")
     (folder / ".hidden.wav").write_text("no audio")
     return folder
@@ -67,7 +68,7 @@ def test_json_of_one_file_is_an_object(model, audio, capsys):
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert found["file"] == str(audio / "a.wav") and found["duration"] == 3.0 and found["events"]
-    assert found["receipt"]["model"] == "tiny-sed" and found["receipt"]["exit"] == 3
+    assert found["receipt"]["model"] == "tiny-sed" and found["receipt"]["exit"] == "auto"
     assert lines(err) == [f"easysed detect: warning: {found['warnings'][0]}"]
 
 
@@ -114,6 +115,33 @@ def test_the_exit_can_be_chosen(model, audio, capsys):
 
 
 # ---- outputs ---------------------------------------------------------------------------------------------------------
+
+
+def test_trust_settings_reach_the_receipt(model, audio, capsys):
+    options = ["--uncertainty", "mc", "--passes", "3", "--shifts", "1", "--seed", "7"]
+    assert main(["detect", str(audio / "a.wav"), "--model", model, "--format", "json", *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    receipt = found["receipt"]
+    assert [receipt[name] for name in ("uncertainty", "passes", "shifts", "seed")] == ["mc", 3, 1, 7]
+    assert all(event["uncertainty"]["epistemic"] >= 0 for event in found["events"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--passes", "0"], "passes must be a whole number from 1 to 10000, got 0"),
+        (["--shifts", "-1"], "shifts must be a whole number from 0 to 16, got -1"),
+        (["--uncertainty", "magic"], "invalid choice: 'magic'"),
+        (["--min-precision", "1.5"], r"min_precision must be in (0, 1), got 1.5"),
+        (["--min-recall", "0"], r"min_recall must be in (0, 1), got 0.0"),
+        (["--max-false-alarms-per-hour", "-2"], "max_false_alarms_per_hour must be a number > 0, got -2.0"),
+        (["--min-precision", "0.9"], "a goal needs a calibration"),
+    ],
+)
+def test_bad_trust_settings_are_one_line(model, audio, capsys, options, message):
+    assert main(["detect", str(audio / "a.wav"), "--model", model, *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(lines(err)) == 1 and message in err
 
 
 def test_out_file_holds_what_stdout_would(model, audio, tmp_path, capsys):
@@ -315,7 +343,8 @@ def test_no_models_is_said_on_stderr(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["detect", "--help"], ["models"], ["detect", "no.wav"], ["--version"]]
+    "arguments",
+    [["--help"], ["detect", "--help"], ["models"], ["detect", "no.wav"], ["doctor", "no.wav"], ["--version"]],
 )
 def test_cheap_commands_do_not_import_torch(arguments):
     script = (

@@ -24,6 +24,7 @@ EVENT_KEYS = [
     "decision",
     "reasons",
     "exit",
+    "unfamiliarity",
 ]
 
 
@@ -47,7 +48,7 @@ def make_detection(events: list[Event] | None = None, num_classes: int = 3, num_
 
 def test_json_holds_the_contract():
     found = json.loads(make_detection().to_json())
-    assert list(found) == ["file", "duration", "sampling_rate", "events", "warnings", "receipt"]
+    assert list(found) == ["file", "duration", "sampling_rate", "events", "warnings", "receipt", "decision_rule"]
     assert [list(event) for event in found["events"]] == [EVENT_KEYS] * 2
     first = found["events"][0]
     assert (first["onset"], first["offset"], first["label"], first["score"]) == (0.5, 1.25, "dog_bark", 0.91)

@@ -110,7 +110,7 @@ def test_a_sound_lies_3_to_27_db_over_its_bed():
     for seed in range(20):
         bed = outside_recordings.over_noise(np.zeros(RATE), np.random.default_rng(seed))
         mixed = outside_recordings.over_noise(sound, np.random.default_rng(seed))
-        if np.abs(mixed).max() < outside_hour.PEAK:  # not scaled down: the difference is the sound
+        if np.abs(mixed).max() < outside_recordings.PEAK:  # not scaled down: the difference is the sound
             found = np.flatnonzero(mixed - bed)
             starts.append(found[0])
             levels_db.append(20 * np.log10((mixed - bed)[found[0] : found[0] + RATE].std() / bed.std()))
@@ -123,7 +123,7 @@ def test_a_sound_longer_than_a_recording_is_cut():
 
 
 def test_chirps_go_the_way_their_name_says(monkeypatch):
-    monkeypatch.setattr(outside_hour, "over_noise", lambda sound, rng: sound)
+    monkeypatch.setattr(outside_recordings, "over_noise", lambda sound, rng: sound)
     shapes = set()
     for number in range(8):
         shape, tone = outside_recordings.chirps(number, np.random.default_rng(number))

@@ -1,0 +1,100 @@
+"""Reasons: every sentence has an event that deserves it and one that does not."""
+
+import numpy as np
+import pytest
+from test_evidence import make_evidence
+
+from modeling_easysed.calibration_easysed import Judgement
+from modeling_easysed.decoding_easysed import Box
+from modeling_easysed.reasons_easysed import LIMITS, fit_limits, reasons_for
+
+FITTED = {"disagreement": 0.5, "shift": 0.5, "exits": 0.5, "contrast": 10.0, "overlap": 0.6}
+
+
+def make_judgement(is_unfamiliar: bool = False, is_calibrated: bool = True) -> Judgement:
+    return Judgement(0.42, 0.3, 0.6, 0.9, 1.1, 1.9, 2.1, 0.0, is_unfamiliar, is_calibrated)
+
+
+def reasons(evidence=None, judgement=None, decision="accept", limits=FITTED, warnings=(), duration=10.0) -> list[str]:
+    evidence = make_evidence() if evidence is None else evidence
+    judgement = make_judgement() if judgement is None else judgement
+    return reasons_for(evidence, judgement, decision, limits, list(warnings), duration, needed=0.8)
+
+
+def test_an_event_without_doubt_needs_no_reason():
+    assert reasons() == []
+
+
+@pytest.mark.parametrize(
+    ("attribute", "doubtful", "fine", "sentence"),
+    [
+        ("sample_spread", 0.51, 0.5, "model disagreement: "),
+        ("shift_spread", 0.51, 0.5, "unstable under time shift: "),
+        ("exit_spread", 0.51, 0.5, "exits disagree: "),
+        ("contrast_db", 9.9, 10.0, "noisy: "),
+        ("overlap", 0.61, 0.6, "overlapping sound: "),
+    ],
+)
+def test_a_measurement_beyond_its_limit_is_a_reason(attribute, doubtful, fine, sentence):
+    (found,) = reasons(make_evidence(**{attribute: doubtful}))
+    assert found.startswith(sentence)
+    assert reasons(make_evidence(**{attribute: fine})) == []
+
+
+def test_no_spread_is_no_disagreement():
+    """As in the plain pass, where limits of 0 were fitted to spreads of 0 and float errors remain."""
+    limits = {**FITTED, "disagreement": 0.0, "shift": 0.0, "exits": 0.0}
+    none = {"sample_spread": 1e-12, "shift_spread": 0.0, "exit_spread": 0.0}
+    assert reasons(make_evidence(**none), limits=limits) == []
+    assert len(reasons(make_evidence(**{**none, "sample_spread": 1e-3}), limits=limits)) == 1
+
+
+def test_unfamiliar_sounds_come_first():
+    found = reasons(make_evidence(sample_spread=1.0), make_judgement(is_unfamiliar=True), "review")
+    assert [one.split(":")[0] for one in found] == ["unfamiliar sound", "model disagreement"]
+
+
+@pytest.mark.parametrize(
+    ("onset", "offset", "is_cut"),
+    [(0.0, 1.0, True), (9.0, 10.0, True), (0.01, 9.99, False)],
+)
+def test_events_at_the_recordings_ends_are_cut_off(onset, offset, is_cut):
+    found = reasons(make_evidence(box=Box(onset, offset, 0, 0.9)))
+    assert found == (["cut off: it touches the start or end of the recording"] if is_cut else [])
+
+
+def test_faults_of_the_recording_are_passed_on():
+    clipped, other = "clipped: 3 % of the samples lie flat", "mixed: 2 channels were averaged"
+    assert reasons(warnings=[clipped, other]) == [clipped]
+    assert reasons(warnings=[other]) == []
+
+
+def test_a_class_with_too_few_events_says_so():
+    (found,) = reasons(judgement=make_judgement(is_calibrated=False))
+    assert found.startswith("uncalibrated class: ")
+
+
+@pytest.mark.parametrize("decision", ["review", "reject"])
+def test_without_any_other_reason_the_evidence_is_weak(decision):
+    assert reasons(decision=decision) == ["weak evidence: confidence 0.42, 0.80 is needed to be accepted"]
+    assert not any("weak" in one for one in reasons(make_evidence(overlap=0.9), decision=decision))
+
+
+def test_limits_are_what_one_in_twenty_right_events_passes():
+    events = [
+        make_evidence(
+            sample_spread=k / 100, shift_spread=k / 50, exit_spread=k / 10, contrast_db=float(k), overlap=k / 100
+        )
+        for k in range(101)
+    ]
+    limits = fit_limits(events)
+    assert set(limits) == set(LIMITS)
+    expected = {"disagreement": 0.95, "shift": 1.9, "exits": 9.5, "contrast": 5.0, "overlap": 0.95}
+    assert limits == pytest.approx(expected)
+    for name in ("model disagreement", "noisy"):
+        share = np.mean([any(one.startswith(name) for one in reasons(event, limits=limits)) for event in events])
+        assert share == pytest.approx(5 / 101)
+
+
+def test_overlap_below_one_half_is_none():
+    assert fit_limits([make_evidence(overlap=0.05)] * 20)["overlap"] == 0.5
