@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_model
 
 from modeling_easysed import Detection, EasySEDFeatureExtractor, SoundEventDetectionPipeline, register
-from modeling_easysed.windows_easysed import batch_windows, join_windows, plan_windows
+from modeling_easysed.sampling_easysed import WindowSamples
 
 RATE, FRAME_SAMPLES = 16000, 640
+PLAIN = {"uncertainty": "none", "shifts": 0}  # one pass over output frames of 40 ms
 REACH_FRAMES = 14  # of the tiny CNN: how far, in output frames, a sample is heard; then the transform's window
 
 
@@ -51,10 +51,24 @@ def direct_probabilities(pipe: SoundEventDetectionPipeline, samples: np.ndarray)
         return torch.sigmoid(pipe.model(**features).frame_logits[0]).numpy()
 
 
-def loudness_network(values: torch.Tensor, exit_index: int) -> SimpleNamespace:
+def shifted_probabilities(pipe: SoundEventDetectionPipeline, samples: np.ndarray, passes: int, seed: int) -> np.ndarray:
+    """Mean over passes and over the four grids of shifts=2, each from one forward, every 10 ms."""
+    features = pipe.feature_extractor(samples, sampling_rate=RATE).input_values
+    lines = []
+    for start in range(4):
+        logits = pipe.model.monte_carlo(features[:, start:], passes, seed).frame_logits[:, 0]
+        mean = torch.sigmoid(logits).mean(0).numpy()
+        at, centres = np.arange(features.shape[1]), start + 4 * np.arange(len(mean))
+        lines.append(np.stack([np.interp(at, centres, column) for column in mean.T], axis=1))
+    return np.mean(lines, axis=0)
+
+
+def loudness_window(model, values, sampling, exit_index, doubt_limits=(), with_all_exits=True) -> WindowSamples:
     """Stands in for the network: class 0 where the middle log-mel frame of an output frame is loud."""
-    loud = values[:, ::4].mean(-1, keepdim=True)
-    return SimpleNamespace(frame_logits=torch.cat([20 * (loud - 0.5), -20 * torch.ones_like(loud).repeat(1, 1, 2)], -1))
+    loud = values[::4].mean(-1, keepdim=True)
+    logits = torch.cat([20 * (loud - 0.5), -20 * torch.ones_like(loud).repeat(1, 2)], -1)
+    every = logits.expand(model.num_exits, -1, -1)
+    return WindowSamples(logits[None], torch.ones(1), exit_index, every, torch.zeros(len(logits), 8))
 
 
 @pytest.fixture(scope="module")
@@ -72,42 +86,31 @@ def checkpoint(pipe, tmp_path_factory) -> str:
 # ---- windows ---------------------------------------------------------------------------------------------------------
 
 
-def test_windows_by_hand():
-    assert plan_windows(7, 40, 8, 4) == [(0, 7)]
-    assert plan_windows(40, 40, 8, 4) == [(0, 40)]
-    assert plan_windows(41, 40, 8, 4) == [(0, 40), (4, 41)]
-    assert plan_windows(100, 40, 8, 4) == [(0, 40), (24, 64), (48, 88), (60, 100)]
-
-
-def test_windows_cover_every_length_once_with_context():
-    for num_frames in range(1, 400):
-        windows = plan_windows(num_frames, 40, 8, 4)
-        assert windows[0][0] == 0 and windows[-1][1] == num_frames
-        assert all(start % 4 == 0 and 37 <= stop - start <= 40 for start, stop in windows) or len(windows) == 1
-        for left, right in zip(windows, windows[1:], strict=False):
-            assert right[0] > left[0] and left[1] - right[0] >= 16
-        frames = [torch.arange(start // 4, -(-stop // 4)).unsqueeze(1) for start, stop in windows]
-        assert join_windows(frames, windows, 4).squeeze(1).tolist() == list(range(-(-num_frames // 4)))
-
-
-def test_batches_hold_windows_of_one_length():
-    windows = [(0, 40), (24, 64), (48, 88), (72, 111)]
-    assert list(batch_windows(windows, 2)) == [windows[:2], windows[2:3], windows[3:]]
-
-
 @pytest.mark.parametrize("duration_s", [2.5, 7.013, 31.7])
 def test_windows_equal_one_long_forward(pipe, duration_s):
     samples = make_audio(duration_s)
-    found = pipe(as_source(samples)).probabilities
+    found = pipe(as_source(samples), **PLAIN).probabilities
     expected = direct_probabilities(pipe, samples)
     assert found.shape == expected.shape and expected.std() > 0.1
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("duration_s", [1.5, 2.5, 7.013])
+def test_passes_and_shifts_over_windows_equal_those_of_one_long_forward(pipe, duration_s):
+    samples = make_audio(duration_s)
+    expected = shifted_probabilities(pipe, samples, passes=20, seed=0)
+    found = pipe(as_source(samples))
+    assert found.probabilities.shape == expected.shape == (1 + len(samples) // 160, 3) and expected.std() > 0.1
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-4)
+    np.testing.assert_allclose(found.frame_times, 0.01 * np.arange(len(expected)), atol=1e-9)
+    other = pipe(as_source(samples), passes=3, seed=5).probabilities
+    np.testing.assert_allclose(other, shifted_probabilities(pipe, samples, passes=3, seed=5), atol=1e-4)
+
+
 def test_a_short_file_is_one_window_without_padding(pipe):
     for num_samples in (1, 159, 5000, 31999):
         samples = make_audio(2.0)[:num_samples]
-        found = pipe(as_source(samples))
+        found = pipe(as_source(samples), **PLAIN)
         np.testing.assert_allclose(found.probabilities, direct_probabilities(pipe, samples), atol=1e-5)
         assert len(found.probabilities) == -(-(1 + num_samples // 160) // 4)
 
@@ -115,40 +118,37 @@ def test_a_short_file_is_one_window_without_padding(pipe):
 def test_the_transformer_takes_windows_too():
     pipe = make_pipe("transformer")
     samples = make_audio(5.0)
-    found = pipe(as_source(samples)).probabilities
-    assert found.shape == (126, 3) and np.isfinite(found).all() and found.std() > 0.01
     short = samples[:30000]
-    np.testing.assert_allclose(pipe(as_source(short)).probabilities, direct_probabilities(pipe, short), atol=1e-5)
-
-
-def test_features_made_in_blocks_are_those_of_one_transform(pipe, monkeypatch):
-    samples = make_audio(5.003)
-    whole = pipe.preprocess(as_source(samples))["input_values"]
-    monkeypatch.setattr("modeling_easysed.pipeline_easysed.FEATURE_BLOCK_FRAMES", 70)
-    blocks = pipe.preprocess(as_source(samples))["input_values"]
-    assert blocks.shape == whole.shape
-    torch.testing.assert_close(blocks, whole, atol=1e-4, rtol=0)
+    for parameters, num_frames in ((PLAIN, 126), ({}, 501)):
+        found = pipe(as_source(samples), **parameters).probabilities
+        assert found.shape == (num_frames, 3) and np.isfinite(found).all() and found.std() > 0.01
+    found = pipe(as_source(short), **PLAIN).probabilities
+    np.testing.assert_allclose(found, direct_probabilities(pipe, short), atol=1e-5)
+    expected = shifted_probabilities(pipe, short, passes=20, seed=0)
+    np.testing.assert_allclose(pipe(as_source(short)).probabilities, expected, atol=1e-5)
 
 
 # ---- times -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut_frames", [1, 33, 88])
-def test_probabilities_keep_their_time_when_the_file_is_cut(pipe, cut_frames):
+@pytest.mark.parametrize(("parameters", "per_frame"), [(PLAIN, 1), ({}, 4)])
+def test_probabilities_keep_their_time_when_the_file_is_cut(pipe, cut_frames, parameters, per_frame):
     samples = make_audio(9.0)
-    whole = pipe(as_source(samples)).probabilities
-    cut = pipe(as_source(samples[cut_frames * FRAME_SAMPLES :])).probabilities
-    np.testing.assert_allclose(cut[REACH_FRAMES:], whole[cut_frames + REACH_FRAMES :], atol=1e-4)
+    whole = pipe(as_source(samples), **parameters).probabilities
+    cut = pipe(as_source(samples[cut_frames * FRAME_SAMPLES :]), **parameters).probabilities
+    reach = REACH_FRAMES * per_frame
+    np.testing.assert_allclose(cut[reach:], whole[cut_frames * per_frame + reach :], atol=1e-4)
 
 
 @pytest.mark.parametrize("cut_samples", [0, 321, 16000, 20011, 31999, 40639])
-def test_events_keep_their_time_when_the_file_is_cut_anywhere(monkeypatch, cut_samples):
-    pipe = make_pipe()
-    monkeypatch.setattr(pipe.model, "forward", loudness_network)
+@pytest.mark.parametrize("parameters", [PLAIN, {}])
+def test_events_keep_their_time_when_the_file_is_cut_anywhere(pipe, monkeypatch, cut_samples, parameters):
+    monkeypatch.setattr("modeling_easysed.recording_easysed.sample_window", loudness_window)
     samples = 0.001 * make_audio(12.0)
     for onset_s, offset_s in ((3.2, 3.9), (6.0, 8.5)):
         samples[round(onset_s * RATE) : round(offset_s * RATE)] += 0.3 * make_audio(offset_s - onset_s, seed=1)
-    events = pipe(as_source(samples[cut_samples:])).events
+    events = pipe(as_source(samples[cut_samples:]), **parameters).events
     times = [(event.onset + cut_samples / RATE, event.offset + cut_samples / RATE) for event in events]
     np.testing.assert_allclose(times, [(3.2, 3.9), (6.0, 8.5)], atol=0.04)
 
@@ -171,31 +171,73 @@ def test_a_detection_is_complete_and_invents_nothing(pipe, tmp_path):
     soundfile.write(path, make_audio(4.0), RATE)
     found = pipe(path)
     assert isinstance(found, Detection) and found.file == str(path) and found.events
-    assert found.labels == ["dog_bark", "rain", "rooster"] and found.uncertainty is None
+    assert found.labels == ["dog_bark", "rain", "rooster"]
+    assert found.uncertainty.shape == found.probabilities.shape == (401, 3)
+    assert found.uncertainty.min() >= 0 and found.uncertainty.max() <= np.log(2) + 1e-6
     assert [event.onset for event in found.events] == sorted(event.onset for event in found.events)
     for event in found.events:
         assert event.label in found.labels and 0 <= event.score <= 1 and event.exit == pipe.model.num_exits
-        assert event.confidence is None and event.decision is None and event.uncertainty is None
+        assert event.confidence is None and event.decision is None and event.reasons is None
+        parts = event.uncertainty
+        assert parts["total"] == pytest.approx(parts["aleatoric"] + parts["epistemic"]) and parts["epistemic"] > 0
     assert [warning for warning in found.warnings if "no calibration" in warning] == found.warnings
     assert found.receipt | {"revision": None} == {
         "model": None,
         "revision": None,
         "version": "0.1.0",
         "seed": 0,
-        "passes": None,
-        "shifts": None,
-        "uncertainty": "none",
-        "exit": 3,
+        "passes": 20,
+        "shifts": 2,
+        "uncertainty": "mc",
+        "exit": "auto",
         "decoding": "default",
         "calibration": None,
+        "goal": {},
     }
 
 
-def test_the_same_receipt_gives_the_same_events(checkpoint):
+@pytest.mark.parametrize("parameters", [{}, {"uncertainty": "moments", "shifts": 1, "exit": 2}, PLAIN])
+def test_the_same_receipt_gives_the_same_events(checkpoint, parameters):
     source = as_source(make_audio(6.0))
-    first, second = (SoundEventDetectionPipeline.from_pretrained(checkpoint, device="cpu")(source) for _ in range(2))
-    assert first.to_json() == second.to_json()
+    loaded = [SoundEventDetectionPipeline.from_pretrained(checkpoint, device="cpu") for _ in range(2)]
+    first, second = (pipe(source, **parameters) for pipe in loaded)
+    assert first.to_json() == second.to_json() and first.events
     assert first.receipt["model"] == "tiny-sed" and first.receipt["revision"].startswith("sha256:")
+    asked = {name: first.receipt[name] for name in ("seed", "passes", "shifts", "uncertainty", "exit")}
+    again = loaded[0](source, **{name: value for name, value in asked.items() if value is not None})
+    assert again.to_json() == first.to_json()
+
+
+def test_one_or_two_threads_give_the_same_events(pipe):
+    source, before, found = as_source(make_audio(6.0)), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(pipe(source))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].to_json() == found[1].to_json() and found[0].events
+
+
+def test_another_seed_moves_the_scores_and_its_receipt_says_so(pipe):
+    source = as_source(make_audio(4.0))
+    first, second = pipe(source), pipe(source, seed=1, passes=3)
+    assert np.abs(first.probabilities - second.probabilities).max() > 0.01
+    assert (second.receipt["seed"], second.receipt["passes"]) == (1, 3)
+
+
+@pytest.mark.parametrize("method", ["mc", "exits", "moments", "none"])
+def test_every_method_has_its_receipt_and_its_entropies(pipe, method):
+    source = as_source(make_audio(4.0))
+    found = pipe(source, uncertainty=method, shifts=0)
+    is_sampled = method == "mc"
+    assert found.receipt["uncertainty"] == method and found.receipt["shifts"] == 0
+    assert (found.receipt["seed"], found.receipt["passes"]) == ((0, 20) if is_sampled else (None, None))
+    assert found.uncertainty.shape == found.probabilities.shape == (101, 3)
+    epistemic = [event.uncertainty["epistemic"] for event in found.events]
+    # one sample has nothing to disagree with
+    assert epistemic and (max(epistemic) == pytest.approx(0, abs=1e-6)) == (method == "none")
+    np.testing.assert_array_equal(pipe(source, uncertainty=method, shifts=0).probabilities, found.probabilities)
 
 
 def test_other_weights_and_decoding_give_another_receipt():
@@ -212,11 +254,13 @@ def test_every_exit_can_be_chosen(pipe):
     with torch.no_grad():
         output = pipe.model(**pipe.feature_extractor(samples, sampling_rate=RATE))
     for exit_number in (1, 2, 3):
-        found = pipe(as_source(samples), exit=exit_number)
+        found = pipe(as_source(samples), exit=exit_number, **PLAIN)
         expected = torch.sigmoid(output.exit_frame_logits[exit_number - 1, 0]).numpy()
         np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
         assert found.receipt["exit"] == exit_number
-    np.testing.assert_array_equal(found.probabilities, pipe(as_source(samples), exit="auto").probabilities)
+        assert all(event.exit == exit_number for event in found.events)
+    # nothing was calibrated, so that "auto" is the deepest
+    np.testing.assert_array_equal(found.probabilities, pipe(as_source(samples), exit="auto", **PLAIN).probabilities)
 
 
 def test_lists_and_generators(pipe):
@@ -228,9 +272,10 @@ def test_lists_and_generators(pipe):
 
 
 def test_progress_counts_windows(pipe):
-    calls = []
-    pipe(as_source(make_audio(12.0)), progress=lambda done, total: calls.append((done, total)))
-    assert calls[-1][0] == calls[-1][1] == 14 and [done for done, _ in calls] == sorted(done for done, _ in calls)
+    for parameters, total in (({"shifts": 0}, 14), ({"shifts": 2}, 56)):  # four views
+        calls = []
+        pipe(as_source(make_audio(12.0)), progress=lambda *counts, calls=calls: calls.append(counts), **parameters)
+        assert calls == [(done, total) for done in range(1, total + 1)]
 
 
 def test_a_model_in_training_mode_detects_in_evaluation_mode(pipe):
@@ -341,16 +386,6 @@ def test_weights_of_another_size_are_one_line(pipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "asked",
-    [{"passes": 20}, {"shifts": 2}, {"uncertainty": "mc"}, {"uncertainty": "exits"}, {"uncertainty": "moments"}],
-)
-def test_only_the_plain_pass_exists(pipe, asked):
-    with pytest.raises(ValueError, match="this version computes the plain pass only"):
-        pipe(as_source(make_audio(1.0)), **asked)
-    assert pipe(as_source(make_audio(1.0)), uncertainty="none").receipt["uncertainty"] == "none"
-
-
-@pytest.mark.parametrize(
     ("asked", "message"),
     [
         ({"uncertainty": "magic"}, "uncertainty must be one of .*got 'magic'"),
@@ -359,16 +394,41 @@ def test_only_the_plain_pass_exists(pipe, asked):
         ({"exit": True}, "exit must be .*got True"),
         ({"exit": "last"}, "exit must be .*got 'last'"),
         ({"seed": 0.5}, "seed must be an integer, got 0.5"),
+        ({"seed": True}, "seed must be an integer, got True"),
+        ({"passes": 0}, "passes must be a whole number from 1 to 10000, got 0"),
+        ({"passes": 20, "uncertainty": "none", "shifts": -1}, "shifts must be a whole number from 0 to 16, got -1"),
+        ({"passes": 10_001}, "passes must be .*got 10001"),
+        ({"passes": 2.0}, "passes must be .*got 2.0"),
+        ({"shifts": 17}, "shifts must be .*got 17"),
+        ({"shifts": True}, "shifts must be .*got True"),
+        ({"min_precision": 1.0}, r"min_precision must be in \(0, 1\), got 1.0"),
+        ({"min_precision": 0}, r"min_precision must be in \(0, 1\), got 0"),
+        ({"min_recall": -0.1}, r"min_recall must be in \(0, 1\), got -0.1"),
+        ({"max_false_alarms_per_hour": 0}, "max_false_alarms_per_hour must be a number > 0, got 0"),
+        ({"min_precision": 0.9}, "a goal needs a calibration, and .* has none: run training/calibrate.py"),
+        ({"min_recall": 0.5}, "a goal needs a calibration"),
+        ({"max_false_alarms_per_hour": 2}, "a goal needs a calibration"),
     ],
 )
 def test_parameters_outside_of_their_range(pipe, asked, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         pipe(as_source(make_audio(1.0)), **asked)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=message):  # the same when it is asked of every call
+        SoundEventDetectionPipeline(model=pipe.model, feature_extractor=pipe.feature_extractor, device="cpu", **asked)
+
+
+def test_moments_are_refused_where_a_block_is_sampled_too():
+    pipe = make_pipe(monte_carlo_blocks=1)
+    with pytest.raises(ValueError, match=r"monte_carlo_blocks=0\), got 1: use uncertainty='mc'"):
+        pipe(as_source(make_audio(1.0)), uncertainty="moments")
+    assert pipe(as_source(make_audio(1.0))).receipt["uncertainty"] == "mc"
 
 
 def test_a_feature_extractor_must_fit(pipe):
-    with pytest.raises(ValueError, match="feature_extractor must be given"):
-        SoundEventDetectionPipeline(model=pipe.model, device="cpu")
+    for parameters in ({}, {"shifts": 2}):
+        with pytest.raises(ValueError, match="feature_extractor must be given"):
+            SoundEventDetectionPipeline(model=pipe.model, device="cpu", **parameters)
     with pytest.raises(ValueError, match=r"mel bands \(16000, 160, 32\), got \(16000, 160, 64\)"):
         SoundEventDetectionPipeline(model=pipe.model, feature_extractor=EasySEDFeatureExtractor(), device="cpu")
 

@@ -17,6 +17,7 @@ from modeling_easysed.recording_easysed import (
     window_sizes,
 )
 from modeling_easysed.sampling_easysed import Sampling, window_doubt
+from modeling_easysed.windows_easysed import batch_windows, join_windows, plan_windows
 
 RATE = 16000
 EXTRACTOR = EasySEDFeatureExtractor(feature_size=32, mel_mean=[-40.0] * 32, mel_std=[15.0] * 32)
@@ -54,7 +55,33 @@ def make_recording(views: dict[int, torch.Tensor], num_samples: int, weights: li
     )
 
 
-# ---- views and windows -----------------------------------------------------------------------------------------------
+# ---- windows ---------------------------------------------------------------------------------------------------------
+
+
+def test_windows_by_hand():
+    assert plan_windows(7, 40, 8, 4) == [(0, 7)]
+    assert plan_windows(40, 40, 8, 4) == [(0, 40)]
+    assert plan_windows(41, 40, 8, 4) == [(0, 40), (4, 41)]
+    assert plan_windows(100, 40, 8, 4) == [(0, 40), (24, 64), (48, 88), (60, 100)]
+
+
+def test_windows_cover_every_length_once_with_context():
+    for num_frames in range(1, 400):
+        windows = plan_windows(num_frames, 40, 8, 4)
+        assert windows[0][0] == 0 and windows[-1][1] == num_frames
+        assert all(start % 4 == 0 and 37 <= stop - start <= 40 for start, stop in windows) or len(windows) == 1
+        for left, right in zip(windows, windows[1:], strict=False):
+            assert right[0] > left[0] and left[1] - right[0] >= 16
+        frames = [torch.arange(start // 4, -(-stop // 4)).unsqueeze(1) for start, stop in windows]
+        assert join_windows(frames, windows, 4).squeeze(1).tolist() == list(range(-(-num_frames // 4)))
+
+
+def test_batches_hold_windows_of_one_length():
+    windows = [(0, 40), (24, 64), (48, 88), (72, 111)]
+    assert list(batch_windows(windows, 2)) == [windows[:2], windows[2:3], windows[3:]]
+
+
+# ---- views over windows ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("window_s", "context_s", "expected"), [(2.0, 0.6, (200, 60)), (1.99, 0.57, (200, 60))])
@@ -121,7 +148,7 @@ def test_the_shortest_recordings_with_such_views(num_samples):
     [
         (1, [0], [0]),
         (159, [0], [0]),
-        (160, [0, 160], [0, 160]),
+        (161, [0, 160], [0, 160]),
         (479, [0, 160, 320], [0, 160, 320]),
         (700, [0, 160, 320, 480], [0, 160, 320, 480, 640]),
     ],

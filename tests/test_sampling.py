@@ -174,6 +174,15 @@ def test_a_limit_of_zero_never_stops(limits):
         assert torch.equal(found.logits, sample(model, "mc", exit_index).logits)
 
 
+def test_a_limit_of_zero_does_not_stop_without_any_doubt_either():
+    model = loud_model()
+    for head in model.exits:
+        torch.nn.init.zeros_(head.classifier.weight)
+        torch.nn.init.constant_(head.classifier.bias, -200.0)
+    found = sample(model, doubt_limits=[0.0, 0.0])
+    assert window_doubt(found.logits[0], 0.04) == 0 and found.exit_index == 3
+
+
 def test_the_first_exit_below_its_limit_speaks():
     model = loud_model()
     with torch.no_grad():

@@ -1,0 +1,294 @@
+"""What calibration fits, on simulated candidates whose truth is known and on cases small enough to check by hand."""
+
+import numpy as np
+import pytest
+from candidates import Candidates
+from event_truth import Truth
+from fit_calibration import (
+    BORDER_FLOOR_S,
+    GROUP_SIZE,
+    HierarchicalMap,
+    cross_fit,
+    features_of,
+    fit_border,
+    fit_doubt_limits,
+    fit_familiarity,
+    set_limit,
+    table_of,
+    unfamiliarities,
+    widen_until_covered,
+)
+from test_evidence import make_evidence
+
+from modeling_easysed.calibration_easysed import FEATURES, Familiarity, border_scale
+from modeling_easysed.decoding_easysed import Box
+
+TRUE = np.array([-0.5, 1.2, 0.4, -0.3])  # coefficients of all classes together
+
+
+def sigmoid(value):
+    return 1 / (1 + np.exp(-value))
+
+
+def make_candidates(evidence: list, right, recording=None, num_files: int | None = None, truth=None) -> Candidates:
+    """One candidate per entry; each in a recording of its own unless told."""
+    recording = np.arange(len(evidence)) if recording is None else np.asarray(recording)
+    num_files = len(evidence) if num_files is None else num_files
+    truth = [Truth(bool(one), np.nan, np.nan) for one in right] if truth is None else truth
+    files = [f"{number}.wav" for number in range(num_files)]
+    num_events = np.bincount(recording, right, minlength=num_files).astype(int)
+    return Candidates(evidence, truth, recording, files, np.full(num_files, 10.0), num_events, [])
+
+
+def simulate(counts: list[int], seed: int, intercepts=None, num_recordings: int = 300):
+    """Features, labels, truth and recordings of so many candidates per class; intercepts are added to TRUE's."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    features = np.column_stack([np.ones(len(labels)), rng.normal(size=(len(labels), 3)) * [1.5, 1.0, 1.0]])
+    extra = np.zeros(len(counts)) if intercepts is None else np.asarray(intercepts)
+    right = rng.random(len(labels)) < sigmoid(features @ TRUE + extra[labels])
+    return features, labels, right.astype(float), rng.integers(0, num_recordings, size=len(labels))
+
+
+# ---- the map to confidence -------------------------------------------------------------------------------------------
+
+
+def test_the_map_finds_the_coefficients_of_simulated_data():
+    fitted = HierarchicalMap(*simulate([4000] * 4, seed=0), num_classes=4)
+    for label in (None, 0, 3):
+        coefficients, covariance = fitted.of_class(label)
+        assert coefficients == pytest.approx(TRUE, abs=0.12)
+        assert np.sqrt(np.diag(covariance))[2:].max() < 0.05 and np.linalg.eigvalsh(covariance).min() > 0
+
+
+def test_the_covariance_is_that_of_repeated_data():
+    fits = [HierarchicalMap(*simulate([800], seed), num_classes=1).of_class(0) for seed in range(60)]
+    observed = np.std([coefficients for coefficients, _ in fits], axis=0)
+    claimed = np.sqrt(np.mean([np.diag(covariance) for _, covariance in fits], axis=0))
+    assert claimed == pytest.approx(observed, rel=0.35)
+
+
+def test_candidates_of_a_recording_are_not_independent():
+    features, labels, right, _ = simulate([1000], seed=1)
+    once = HierarchicalMap(features, labels, right, np.arange(1000), 1).of_class(0)
+    thrice = [np.concatenate([values] * 3) for values in (features, labels, right, np.arange(1000))]
+    coefficients, covariance = HierarchicalMap(*thrice, 1).of_class(0)
+    assert coefficients == pytest.approx(once[0], abs=0.02)
+    assert np.diag(covariance) == pytest.approx(np.diag(once[1]), rel=0.1)  # not a third of it
+
+
+def test_a_rare_class_is_judged_like_all_and_a_frequent_one_by_itself():
+    counts, intercepts = [2000, 2000, 2000, 3], [1.5, -1.5, 0.0, 0.0]
+    fitted = HierarchicalMap(*simulate(counts, seed=2, intercepts=intercepts), num_classes=4)
+    pooled, _ = fitted.of_class(None)
+    for label in (0, 1):
+        own, _ = fitted.of_class(label)
+        assert own[0] == pytest.approx(TRUE[0] + intercepts[label], abs=0.2)
+        assert own[2:] == pytest.approx(pooled[2:])  # classes share these
+    rare, covariance = fitted.of_class(3)
+    assert rare == pytest.approx(pooled, abs=0.4)
+    assert covariance[0, 0] > 10 * fitted.of_class(0)[1][0, 0]  # and it is known less well
+
+
+def test_three_wrong_events_do_not_condemn_a_class():
+    features, labels, right, recording = simulate([2000, 3], seed=3)
+    right[-3:], features[-3:, 1:] = 0.0, 0.0  # a maximum likelihood fit would never believe this class again
+    fitted = HierarchicalMap(features, labels, right, recording, num_classes=2)
+    pooled, rare = fitted.of_class(None)[0], fitted.of_class(1)[0]
+    assert -0.6 < rare[0] - pooled[0] < 0.0
+
+
+def test_confidences_are_those_of_each_candidates_class():
+    features, labels, right, recording = simulate([1500, 1500], seed=4, intercepts=[1.0, -1.0])
+    fitted = HierarchicalMap(features, labels, right, recording, num_classes=2)
+    confidence, middle, variance = fitted.confidence(features, labels)
+    for row in (0, -1):
+        coefficients, covariance = fitted.of_class(int(labels[row]))
+        assert middle[row] == pytest.approx(features[row] @ coefficients)
+        assert variance[row] == pytest.approx(features[row] @ covariance @ features[row])
+    assert confidence == pytest.approx(sigmoid(middle / np.sqrt(1 + np.pi * variance / 8)))
+    for label in (0, 1):  # calibrated: as often right as it says
+        assert confidence[labels == label].mean() == pytest.approx(right[labels == label].mean(), abs=0.01)
+
+
+def test_cross_fitting_never_uses_the_candidates_own_recording():
+    features, labels, right, recording = simulate([300, 300], seed=5, num_recordings=40)
+    evidence = [make_evidence(box=Box(1.0, 2.0, int(label), 0.5)) for label in labels]
+    before = cross_fit(features, make_candidates(evidence, right, recording, 40), 2)
+    own = recording == 7
+    changed = np.where(own, 1 - right, right)
+    after = cross_fit(features, make_candidates(evidence, changed, recording, 40), 2)
+    for first, second in zip(before, after, strict=True):
+        assert np.array_equal(first[own], second[own])
+        assert not np.allclose(first[~own], second[~own])
+
+
+# ---- familiarity -----------------------------------------------------------------------------------------------------
+
+
+def test_familiarity_is_a_mahalanobis_distance_of_the_training_events():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, size=600)
+    embeddings = rng.normal(size=(3, 6))[labels] * 4 + rng.normal(size=(600, 6)) * [1, 2, 3, 1, 1, 0.5]
+    found = fit_familiarity(embeddings, labels, 3).measure(embeddings, labels)
+
+    def distances(residuals):
+        covariance = np.cov(residuals.T, bias=True)
+        covariance += 1e-3 * np.trace(covariance) / 6 * np.eye(6)
+        return (residuals * np.linalg.solve(covariance, residuals.T).T).sum(1)
+
+    means = np.stack([embeddings[labels == label].mean(0) for label in range(3)])
+    expected = distances(embeddings - means[labels]) - distances(embeddings - embeddings.mean(0))
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_familiarity_survives_a_class_without_training_events():
+    rng = np.random.default_rng(1)
+    embeddings, labels = rng.normal(size=(50, 4)), rng.integers(0, 2, size=50)
+    familiarity = fit_familiarity(embeddings, labels, 3)
+    assert np.isfinite(familiarity.measure(embeddings, np.full(50, 2))).all()
+
+
+def test_one_in_twenty_right_events_is_flagged():
+    rng = np.random.default_rng(2)
+    embeddings, labels = rng.normal(size=(2000, 4)), rng.integers(0, 3, size=2000)
+    familiarity = set_limit(fit_familiarity(embeddings, labels, 3), embeddings, labels)
+    distance = familiarity.measure(embeddings, labels)
+    assert (distance > familiarity.limit).mean() == pytest.approx(0.05, abs=1e-3)
+    low, median, high = np.quantile(distance, [0.16, 0.5, 0.84])
+    assert (median, high - low) == pytest.approx((0.0, 2.0))  # in deviations from the median
+    fresh = familiarity.measure(rng.normal(size=(2000, 4)), labels)
+    assert (fresh > familiarity.limit).mean() == pytest.approx(0.05, abs=0.02)
+
+
+def test_every_candidate_is_measured_at_the_exit_that_spoke():
+    plain = Familiarity(np.eye(2), np.zeros((2, 2)), np.array([0.0, 10.0]), 0.0, 1.0, 0.0)
+    evidence = [
+        make_evidence(exit_index=1, embedding=np.array([1.0, 2.0])),
+        make_evidence(exit_index=2, embedding=np.array([1.0, 2.0])),
+        make_evidence(exit_index=1, embedding=np.array([0.0, 1.0]), box=Box(1.0, 2.0, 1, 0.8), weakest_exit=-1.0),
+    ]
+    candidates = make_candidates(evidence, [True, False, True])
+    far = unfamiliarities(candidates, {1: plain, 2: plain._replace(spread=2.0)})
+    assert far.tolist() == [5.0, 2.5, 11.0]
+    rows = features_of(candidates, far)
+    assert rows.shape == (3, len(FEATURES))
+    assert rows[2] == pytest.approx([1.0, np.log(4), -1.0, 6.0])
+
+
+# ---- intervals -------------------------------------------------------------------------------------------------------
+
+
+def border_candidates(errors: np.ndarray, spreads: np.ndarray, rises: np.ndarray, right=None) -> Candidates:
+    """Events at 1 and 2 s whose true borders lie `errors` (events,) scales later."""
+    evidence = [
+        make_evidence(onset_spread=spread, onset_rise=rise, offset_spread=2 * spread, offset_rise=rise)
+        for spread, rise in zip(spreads, rises, strict=True)
+    ]
+    right = np.ones(len(errors), bool) if right is None else right
+    truth = []
+    for error, spread, rise, is_right in zip(errors, spreads, rises, right, strict=True):
+        onset, offset = (border_scale(factor * spread, rise, BORDER_FLOOR_S) * error for factor in (1, 2))
+        truth.append(Truth(True, 1.0 + onset, 2.0 + offset) if is_right else Truth(False, np.nan, np.nan))
+    return make_candidates(evidence, right, truth=truth)
+
+
+def test_border_quantiles_by_hand():
+    # errors of 1 to 100 scales: floor(0.05 x 101) = 5 of them may lie beyond either end
+    errors = np.random.default_rng(0).permutation(100) + 1.0
+    nothing = np.zeros(100)
+    fitted = fit_border(border_candidates(errors, nothing, nothing), "onset")
+    assert fitted == {"floor": BORDER_FLOOR_S, "low": 5.0, "high": 96.0}
+    assert fit_border(border_candidates(errors, nothing + 0.3, nothing + 0.1), "offset") == fitted
+    right = errors <= 50
+    assert fit_border(border_candidates(errors, nothing, nothing, right), "onset")["high"] <= 50  # right ones alone
+
+
+@pytest.mark.parametrize("num_events", [1, 5, 18])
+def test_few_events_widen_the_interval_to_all_of_them(num_events):
+    errors = np.linspace(-1, 2, num_events)
+    fitted = fit_border(border_candidates(errors, np.zeros(num_events), np.zeros(num_events)), "onset")
+    assert (fitted["low"], fitted["high"]) == pytest.approx((errors.min(), errors.max()))
+
+
+@pytest.mark.parametrize("name", ["onset", "offset"])
+def test_nine_of_ten_borders_of_new_recordings_are_covered(name):
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(40):
+        spreads, rises = rng.exponential(0.05, size=260), rng.uniform(0, 0.5, size=260)
+        errors = rng.standard_t(4, size=260) + 0.3
+        fitted = fit_border(border_candidates(errors[:60], spreads[:60], rises[:60]), name)
+        covered.append(((errors[60:] >= fitted["low"]) & (errors[60:] <= fitted["high"])).mean())
+    # (61 - 2 x 3) / 61 = 0.902 is what split conformal prediction promises with 60 events
+    assert np.mean(covered) == pytest.approx(0.902, abs=3 * np.std(covered) / np.sqrt(40))
+
+
+def test_calibrated_intervals_are_not_widened():
+    rng = np.random.default_rng(0)
+    middle = rng.normal(size=3000) * 2
+    right = rng.random(3000) < sigmoid(middle)
+    assert widen_until_covered(sigmoid(middle), np.full(3000, 0.3), middle, right) == 1.0
+
+
+@pytest.mark.parametrize(("bias", "at_least", "at_most"), [(0.8, 1.1, 2.9), (1.4, 2.0, 3.0)])
+def test_intervals_that_are_too_narrow_are_widened(bias, at_least, at_most):
+    rng = np.random.default_rng(1)
+    truth = rng.normal(size=6000)
+    middle = truth + bias  # overconfident, with intervals of 0.5 logits
+    factor = widen_until_covered(sigmoid(middle), np.full(6000, 0.5), middle, rng.random(6000) < sigmoid(truth))
+    assert at_least <= factor <= at_most
+
+
+def test_what_cannot_be_covered_gets_the_widest():
+    middle = np.full(4 * GROUP_SIZE, 5.0)
+    wrong = np.zeros(4 * GROUP_SIZE, bool)
+    assert widen_until_covered(sigmoid(middle), np.full(4 * GROUP_SIZE, 0.01), middle, wrong) == pytest.approx(3.0)
+
+
+def test_a_table_holds_what_decisions_need():
+    evidence = [make_evidence(), make_evidence(box=Box(1.0, 2.0, 1, 0.9)), make_evidence()]
+    candidates = make_candidates(evidence, [True, False, True], [0, 2, 2], num_files=4)
+    table = table_of(candidates, np.array([0.9, 0.5, 0.7]), np.array([False, True, False]))
+    assert table.confidence.tolist() == [0.9, 0.5, 0.7] and table.label.tolist() == [0, 1, 0]
+    assert table.right.tolist() == [True, False, True] and table.recording.tolist() == [0, 2, 2]
+    assert (table.num_recordings, table.duration_s) == (4, 40.0)
+    assert table.num_events.tolist() == [1, 0, 1, 0] and table.unfamiliar.tolist() == [False, True, False]
+
+
+# ---- exits -----------------------------------------------------------------------------------------------------------
+
+DOUBTS = np.array([[0.0, 1.0, 2.0, 3.0]])  # of exit 1 in four windows
+LOSSES = np.array([[1.0, 1.0, 2.0, 5.0], [1.0, 1.0, 1.0, 1.0]])  # of exits 1 and 2
+
+
+@pytest.mark.parametrize(
+    ("allowed_rise", "num_early"),
+    [
+        (0.0, 2),  # the first two windows lose nothing
+        (0.2, 2),  # the third would raise the mean from 1 to 1.25
+        (0.25, 3),
+        (100.0, 3),  # a limit at the largest doubt leaves that window to the deepest exit
+    ],
+)
+def test_doubt_limits_let_as_many_windows_stop_as_the_loss_allows(allowed_rise, num_early):
+    (limit,) = fit_doubt_limits(DOUBTS, LOSSES, allowed_rise)
+    assert (DOUBTS[0] < limit).sum() == num_early
+
+
+def test_no_window_stops_early_where_each_would_lose():
+    assert fit_doubt_limits(DOUBTS, np.array([[2.0] * 4, [1.0] * 4]), 0.0) == [0.0]
+
+
+def test_every_exit_has_the_same_quantile_of_its_doubts():
+    doubts = np.array([[0.0, 1.0, 2.0, 3.0], [0.0, 10.0, 20.0, 30.0]])
+    first, second = fit_doubt_limits(doubts, np.ones((3, 4)), 0.1)
+    assert (first, second) == (3.0, 30.0)
+    # the first exit is useless, the second as good as the third: what the first takes must be paid for
+    losses = np.array([[3.0] * 4, [1.0] * 4, [1.0] * 4])
+    first, second = fit_doubt_limits(doubts, losses, 0.5)
+    assert second == pytest.approx(10 * first) and (doubts[0] < first).sum() == 1
+
+
+def test_a_model_with_one_exit_has_no_limits():
+    assert fit_doubt_limits(np.zeros((0, 4)), np.ones((1, 4)), 0.1) == []
