@@ -5,8 +5,9 @@
     {"id", "date", "labels", "fitted_on": {...}, "doubt_limits": {...},
      "exits": {"4": {"temperature", "familiarity": {...}, "settings": {"mc+shifts": {"classes", "onset", ...}}}}}
 
-The confidence is a logistic map of the score, of the least convinced exit and of the unfamiliarity, with coefficients
-of its own for every class, drawn towards those of all classes; the map's own uncertainty pulls it towards 1/2."""
+The confidence is a logistic map of the score, the least convinced exit, the unfamiliarity and the entropy inside, with
+coefficients of its own for every class, drawn towards those of all classes; the map's own uncertainty pulls it towards
+1/2."""
 
 import base64
 import hashlib
@@ -23,7 +24,8 @@ from .evidence_easysed import Evidence, to_logit
 LEVEL = 0.9  # of all intervals
 QUANTILE = 1.6448536269514722  # of the normal distribution, for two-sided intervals of that level
 DEFAULT_SETTING = "mc+shifts"
-FEATURES = ("one", "score", "weakest_exit", "unfamiliarity")
+FEATURES = ("one", "score", "weakest_exit", "unfamiliarity", "entropy")
+ENTROPY_SCALE = 3.0  # brings the entropy, at most 0.69 nats, to the size of the other features
 SMALLEST_RISE_SHARE = 0.1  # of a border's rise that counts as its spread where the samples agree
 
 
@@ -101,7 +103,7 @@ class Familiarity(NamedTuple):
             "size": len(self.quadratic),
             "num_classes": len(self.constant),
             "distance": pack(flat),
-            **{name: round(float(value), 5) for name, value in numbers.items()},
+            **{name: float(f"{value:.6g}") for name, value in numbers.items()},
         }
 
     def measure(self, embeddings: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -171,10 +173,14 @@ class Calibration:
         moved = coefficients[1] ** 2 * (one.sample_spread**2 + one.shift_spread**2)
         half = QUANTILE * fitted["interval_factor"] * math.sqrt(variance + moved)
         confidence = moderated(middle, variance)
+        outwards, inwards, floor = (fitted["border"][name] for name in ("outwards", "inwards", "floor"))
         borders = []
-        for name, time in (("onset", one.box.onset), ("offset", one.box.offset)):
-            scale = border_scale(getattr(one, f"{name}_spread"), getattr(one, f"{name}_rise"), fitted[name]["floor"])
-            low, high = (time + scale * fitted[name][side] for side in ("low", "high"))
+        for name, time, sides in (
+            ("onset", one.box.onset, (outwards, inwards)),
+            ("offset", one.box.offset, (-inwards, -outwards)),
+        ):
+            scale = border_scale(getattr(one, f"{name}_spread"), getattr(one, f"{name}_rise"), floor)
+            low, high = (time + scale * side for side in sides)
             borders += [min(max(low, 0.0), time), max(min(high, duration), time)]
         return Judgement(
             confidence,
@@ -189,7 +195,8 @@ class Calibration:
 
 def feature_row(one: Evidence, unfamiliarity: float) -> np.ndarray:
     """(features,) as `FEATURES` names them; unfamiliarity clipped to [-3, 6], beyond which nothing was seen."""
-    return np.array([1.0, float(to_logit(one.box.score)), one.weakest_exit, np.clip(unfamiliarity, -3.0, 6.0)])
+    far = float(np.clip(unfamiliarity, -3.0, 6.0))
+    return np.array([1.0, float(to_logit(one.box.score)), one.weakest_exit, far, ENTROPY_SCALE * one.total])
 
 
 def map_of_class(saved: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -87,7 +87,7 @@ class Table:
     def load(cls, saved: dict[str, Any]) -> "Table":
         """From what `save` gave."""
         rows = unpack(saved["candidates"], np.uint16).reshape(-1, 4).astype(np.int64)
-        events = unpack(saved["num_events"], np.uint8).astype(np.int64)
+        events = unpack(saved["num_events"], np.uint16).astype(np.int64)
         flags = rows[:, 2]
         columns = (rows[:, 0] / CONFIDENCE_STEPS, rows[:, 1], flags % 2 > 0, rows[:, 3], flags >= 2)
         return cls(*columns, len(events), saved["seconds"], events)
@@ -98,7 +98,7 @@ class Table:
         rows = np.stack([steps, self.label, self.right + 2 * self.unfamiliar, self.recording], axis=1)
         return {
             "candidates": pack(rows.astype(np.uint16)),
-            "num_events": pack(self.num_events.astype(np.uint8)),
+            "num_events": pack(self.num_events.astype(np.uint16)),
             "seconds": round(self.duration_s, 3),
         }
 
@@ -165,6 +165,10 @@ def make_rule(goal: Goal, table: Table, labels: Sequence[str], outside_threshold
     per_class = np.full(len(labels), accept)
     if precision is not None:
         per_class = class_thresholds(table, precision, accept, len(labels))
+    usual = float(np.median(per_class))
+    if usual < NEVER:
+        why = " (lower ones let sounds of no target class in)" if usual == outside_threshold else ""
+        sentences.append(f"events are accepted from confidence {usual:.2f} on{why}")
     kept = table.accepted(per_class[table.label]).sum() / max(1, (table.confidence >= review).sum())
     sentences.append(f"{100 * kept:.0f} % of the reported events of the calibration recordings are accepted")
     return Rule(per_class, min(review, accept), sentences, warnings)
@@ -201,13 +205,17 @@ def precision_threshold(table: Table, precision: float, risk: float = RISK) -> A
     return _not_guaranteed(
         what,
         held,
-        f"min_precision={precision:g} cannot be guaranteed: needs at least {needed} labelled events that are found, "
-        f"and many more where some are wrong, has {int(table.right.sum())} right ones of {len(table.right)}",
+        f"min_precision={precision:g} cannot be guaranteed: needs at least {ENOUGH * needed} labelled events that are "
+        f"found, and more where some are wrong, has {int(table.right.sum())} right ones of {len(table.right)}",
     )
 
 
 def false_alarm_threshold(table: Table, per_hour: float) -> Answer:
-    """Lowest threshold with a mean of at most `per_hour` wrong accepted events per hour; else as above."""
+    """Lowest threshold with a mean of at most `per_hour` wrong accepted events per hour; else as above.
+
+    The bound on a recording's false alarms, which the method wants fixed in advance, is the largest number of wrong
+    candidates of a calibration recording.
+    """
     goal = per_hour * table.duration_s / 3600 / table.num_recordings
     worst = max(1.0, table.per_recording((~table.right).astype(float)).max())
     chosen, held = None, NEVER
@@ -222,7 +230,7 @@ def false_alarm_threshold(table: Table, per_hour: float) -> Answer:
         what,
         held,
         f"max_false_alarms_per_hour={per_hour:g} cannot be guaranteed: needs at least {math.ceil(worst / goal) - 1} "
-        f"labelled recordings, has {table.num_recordings}",
+        f"labelled recordings without a sure error, has {table.num_recordings}",
     )
 
 
@@ -233,13 +241,13 @@ def recall_threshold(table: Table, recall: float) -> Answer:
     for threshold in THRESHOLDS:
         found = table.per_recording(((table.confidence >= threshold) & table.right).astype(float))
         missed = np.where(table.num_events > 0, 1 - found / np.maximum(table.num_events, 1), 0.0)
-        if (missed.sum() + 1) / (table.num_recordings + 1) <= 1 - recall:
+        if (np.maximum(missed, 0).sum() + 1) / (table.num_recordings + 1) <= 1 - recall + 1e-9:
             return _guaranteed(what, threshold, table, "on average")
         reached = 1 - missed.mean()
     return _not_guaranteed(
         what,
         THRESHOLDS[-1],
-        f"min_recall={recall:g} cannot be guaranteed: needs at least {math.ceil(1 / (1 - recall)) - 1} labelled "
+        f"min_recall={recall:g} cannot be guaranteed: needs at least {math.ceil(1 / (1 - recall) - 1e-9) - 1} labelled "
         f"recordings, has {table.num_recordings}, whose events are found to {100 * reached:.0f} % at any confidence",
     )
 
@@ -250,7 +258,8 @@ def _guaranteed(what: str, threshold: float, table: Table, kind: str) -> Answer:
 
 
 def _not_guaranteed(what: str, threshold: float, warning: str) -> Answer:
-    return float(threshold), f"{what}: confidence >= {threshold:.2f}, without guarantee", [warning]
+    how = "at no confidence" if threshold >= NEVER else f"confidence >= {threshold:.2f}"
+    return float(threshold), f"{what}: {how}, without guarantee", [warning]
 
 
 def class_thresholds(table: Table, precision: float, accept: float, num_classes: int) -> np.ndarray:
@@ -263,6 +272,8 @@ def class_thresholds(table: Table, precision: float, accept: float, num_classes:
             if not kept.any() or table.right[kept].mean() >= precision:
                 found[label] = max(accept, float(threshold))
                 break
+        else:
+            found[label] = max(accept, NEVER if (own & table.accepted(accept)).any() else accept)
     return found
 
 

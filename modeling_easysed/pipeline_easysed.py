@@ -64,15 +64,15 @@ class SoundEventDetectionPipeline(Pipeline):
     _load_tokenizer = False
 
     def __init__(self, model: PreTrainedModel, *args: Any, task: str = TASK, **kwargs: Any) -> None:
-        super().__init__(model, *args, task=task, **kwargs)
-        if self.feature_extractor is None:
+        if kwargs.get("feature_extractor") is None:
             raise ValueError("feature_extractor must be given: EasySEDFeatureExtractor.from_pretrained(checkpoint)")
-        self._check_sizes()
-        self.model_name, self.revision = model_identity(self.model)
+        self.model_name, self.revision = model_identity(model)
         self._rules: dict[tuple, Rule] = {}
-        saved, config = self.model.config.calibration, self.model.config
-        labels = [config.id2label[number] for number in range(config.num_labels)]
+        labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
+        saved = model.config.calibration
         self.calibration = None if saved is None else Calibration(saved, labels)
+        super().__init__(model, *args, task=task, **kwargs)  # checks the parameters of calls, so it needs the above
+        self._check_sizes()
 
     def _check_sizes(self) -> None:
         config, extractor = self.model.config, self.feature_extractor

@@ -22,7 +22,17 @@ SENTENCES = {
     "contrast": "noisy: it hardly rises above the background",
     "overlap": "overlapping sound: another class sounds at the same time",
 }
-INPUT_WORDS = ("silent", "too quiet", "clipped", "band-limited", "too short", "damaged", "out of range", "off centre")
+INPUT_WORDS = (
+    "silent",
+    "too quiet",
+    "clipped",
+    "band-limited",
+    "too short",
+    "damaged",
+    "out of range",
+    "off centre",
+    "noisy",
+)
 SMALLEST_LIMIT = 1e-9  # a spread of nothing, as without samples, is no disagreement
 
 
@@ -65,7 +75,8 @@ def reasons_for(
     if not judgement.is_calibrated:
         reasons.append("uncalibrated class: too few labelled events, judged like all classes together")
     if not reasons and decision != "accept":
-        reasons.append(f"weak evidence: confidence {judgement.confidence:.2f}, {needed:.2f} is needed to be accepted")
+        asked = f"{needed:.2f} is needed to be accepted" if needed <= 1 else "its class is accepted at no confidence"
+        reasons.append(f"weak evidence: confidence {judgement.confidence:.2f}, {asked}")
     return reasons
 
 

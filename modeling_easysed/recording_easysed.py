@@ -114,7 +114,9 @@ def sample_recording(
     deepest = model.num_exits if exit_index is None else exit_index
     features = recording_features(extractor, samples) if features is None else features
     windows = plan_windows(len(features), *window_sizes(model), config.frame_stride)
-    starts = [start for start in view_starts(shifts, extractor.sampling_rate, frame_samples) if start <= len(samples)]
+    starts = [
+        start for start in view_starts(shifts, extractor.sampling_rate, frame_samples) if start < max(len(samples), 1)
+    ]
     shifted = {0: features}
     done, plain, views = 0, [], {}
     with evaluating(model):

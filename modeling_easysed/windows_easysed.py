@@ -6,8 +6,6 @@
 |== kept of 1 ========|== kept of 2 ========|
 """
 
-from collections.abc import Iterator
-
 import torch
 
 Window = tuple[int, int]  # first log-mel frame, and the one after the last
@@ -50,16 +48,4 @@ def join_windows(pieces: list[torch.Tensor], windows: list[Window], stride: int)
     return torch.cat([piece[..., low - start : high - start, :] for low, high, start, piece in limits], dim=-2)
 
 
-def batch_windows(windows: list[Window], batch_size: int) -> Iterator[list[Window]]:
-    """Consecutive windows in batches of one length, at most `batch_size` each."""
-    batch: list[Window] = []
-    for window in windows:
-        same_length = not batch or window[1] - window[0] == batch[0][1] - batch[0][0]
-        if len(batch) == batch_size or not same_length:
-            yield batch
-            batch = []
-        batch.append(window)
-    yield batch
-
-
-__all__ = ["Window", "batch_windows", "join_windows", "plan_windows"]
+__all__ = ["Window", "join_windows", "plan_windows"]

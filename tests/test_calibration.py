@@ -122,7 +122,6 @@ def test_saving_keeps_distances():
     assert loaded.quadratic == pytest.approx(loaded.quadratic.T)
 
 
-@pytest.mark.xfail(strict=True, reason="it is rounded to five decimals, to 0")
 @pytest.mark.filterwarnings("ignore:invalid value encountered in divide")
 def test_a_spread_survives_saving_however_small():
     loaded = Familiarity.load(make_familiarity(spread=1e-6).save())

@@ -17,7 +17,7 @@ from modeling_easysed.recording_easysed import (
     window_sizes,
 )
 from modeling_easysed.sampling_easysed import Sampling, window_doubt
-from modeling_easysed.windows_easysed import batch_windows, join_windows, plan_windows
+from modeling_easysed.windows_easysed import join_windows, plan_windows
 
 RATE = 16000
 EXTRACTOR = EasySEDFeatureExtractor(feature_size=32, mel_mean=[-40.0] * 32, mel_std=[15.0] * 32)
@@ -74,11 +74,6 @@ def test_windows_cover_every_length_once_with_context():
             assert right[0] > left[0] and left[1] - right[0] >= 16
         frames = [torch.arange(start // 4, -(-stop // 4)).unsqueeze(1) for start, stop in windows]
         assert join_windows(frames, windows, 4).squeeze(1).tolist() == list(range(-(-num_frames // 4)))
-
-
-def test_batches_hold_windows_of_one_length():
-    windows = [(0, 40), (24, 64), (48, 88), (72, 111)]
-    assert list(batch_windows(windows, 2)) == [windows[:2], windows[2:3], windows[3:]]
 
 
 # ---- views over windows ----------------------------------------------------------------------------------------------

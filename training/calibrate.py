@@ -13,6 +13,8 @@ import argparse
 import datetime
 import json
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +28,32 @@ from candidates import (
     Setting,
     all_settings,
     collect_candidates,
+    name_of,
     read_sources,
 )
 from data import decode_clips, load_clips_dataset
 from fit_calibration import (
     MIN_CLASS_EVENTS,
     HierarchicalMap,
+    Outside,
     cross_fit,
     features_of,
-    fit_border,
+    fit_borders,
     fit_doubt_limits,
     fit_familiarity,
+    fit_map,
     set_limit,
     table_of,
     unfamiliarities,
     widen_until_covered,
 )
-from outside_recordings import outside_recordings
+from outside_recordings import outside_recordings, planned_recordings, sound_of
 from soundscape_split import class_names, load_model, predict_split, read_split
 from soundscapes import Recipe, SoundscapeMixer, frame_targets
 
 from modeling_easysed.bundled import resolve_checkpoint
 from modeling_easysed.calibration_easysed import QUANTILE, Calibration, Familiarity, calibration_id, setting_name
+from modeling_easysed.decisions_easysed import REVIEW_CONFIDENCE
 from modeling_easysed.evidence_easysed import to_logit
 from modeling_easysed.metrics import fit_temperature
 from modeling_easysed.reasons_easysed import fit_limits
@@ -56,6 +62,8 @@ from modeling_easysed.sampling_easysed import window_doubt
 NUM_TRAINING_SOUNDSCAPES = 400
 ALLOWED_RISE = 0.02  # of the mean cross-entropy of frames, by stopping at an earlier exit
 MAX_OUTSIDE_THRESHOLD = 0.99
+OUTSIDE_WEIGHT = 0.2  # of a candidate on an unknown sound against one on a target recording, for the map
+OUTSIDE_SHARE = 1 / 2  # of the hour of unknown sounds that the map hears; their weight grows accordingly
 MIN_RECORDINGS = 20
 
 
@@ -85,6 +93,8 @@ def fit_exits(model: Any, extractor: Any, paths: dict[str, Path], references: di
 def training_embeddings(model: Any, extractor: Any, clips_dir: str) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings (exits, events, size) and classes (events,) of events in soundscapes mixed from the training folds."""
     provenance, rate = model.config.provenance, extractor.sampling_rate
+    if provenance is None:
+        raise ValueError("--clips needs the checkpoint's provenance (its training folds), it has none: leave it out")
     dataset = load_clips_dataset(clips_dir, "fold", provenance["folds"], provenance["excluded_licenses"])
     mixer = SoundscapeMixer(decode_clips(dataset, rate), rate, Recipe(num_variants=1), provenance["seed"])
     embeddings, labels = [], []
@@ -115,12 +125,23 @@ def fit_all_familiarity(
     return familiarity
 
 
-def fit_setting(candidates: Candidates, familiarity: dict[int, Familiarity], classes: list[str]) -> dict[str, Any]:
-    """Map, intervals and table of one setting, as config.json holds them."""
+def fit_setting(
+    candidates: Candidates,
+    unknown: Candidates | None,
+    familiarity: dict[int, Familiarity],
+    classes: list[str],
+) -> dict[str, Any]:
+    """Map, intervals and table of one setting, as config.json holds them; `unknown`: candidates on outside sounds."""
     far = unfamiliarities(candidates, familiarity)
     features, labels, right = features_of(candidates, far), candidates.label, candidates.right
-    fitted = HierarchicalMap(features, labels, right.astype(float), candidates.recording, len(classes))
-    confidence, middle, variance = cross_fit(features, candidates, len(classes))
+    outside = None
+    if unknown is not None and len(unknown.evidence) > 0:
+        weights = np.full(len(unknown.evidence), OUTSIDE_WEIGHT / OUTSIDE_SHARE)
+        outside = Outside(
+            features_of(unknown, unfamiliarities(unknown, familiarity)), unknown.label, unknown.recording, weights
+        )
+    fitted = fit_map(features, labels, right, candidates.recording, len(classes), outside)
+    confidence, middle, variance = cross_fit(features, candidates, len(classes), outside)
     spread = np.array([one.sample_spread**2 + one.shift_spread**2 for one in candidates.evidence])
     slope = np.array([fitted.of_class(int(label))[0][1] for label in labels])
     half = QUANTILE * np.sqrt(variance + slope**2 * spread)
@@ -133,8 +154,7 @@ def fit_setting(candidates: Candidates, familiarity: dict[int, Familiarity], cla
         },
         "score_temperature": round(fit_temperature(to_logit(candidates.score), right.astype(float)), 4),
         "interval_factor": widen_until_covered(confidence, half, middle, right),
-        "onset": fit_border(candidates, "onset"),
-        "offset": fit_border(candidates, "offset"),
+        "border": fit_borders(candidates, right & (confidence >= REVIEW_CONFIDENCE)),
         "reason_limits": fit_limits(
             [one for one, is_right in zip(candidates.evidence, right, strict=True) if is_right]
         ),
@@ -156,17 +176,33 @@ def _saved_class(fitted: HierarchicalMap, index: int, num_events: int) -> dict[s
     return {**saved, "num_events": num_events, **({} if is_calibrated else {"uncalibrated": True})}
 
 
-def fit_outside_threshold(model: Any, extractor: Any, calibration: dict[str, Any], data_dir: str, seed: int) -> float:
-    """Lowest confidence at which an hour of unknown sounds (validation split) has at most one accepted event."""
-    recordings = outside_recordings(Path(data_dir), "validation", seed)
-    sources = ((name, samples, len(samples) / extractor.sampling_rate) for name, _, samples in recordings)
+def outside_sources(data_dir: str, share: float, sampling_rate: int) -> Iterator[tuple[str, np.ndarray, float]]:
+    """(name, samples, duration) of the first `share` of every kind of an hour of unknown sounds, validation split."""
+    counts: Counter[str] = Counter()
+    planned = planned_recordings()
+    for name, kind, samples in outside_recordings(Path(data_dir), "validation", 0):
+        counts[kind] += 1
+        if counts[kind] <= share * planned[kind]:
+            yield name, samples, len(samples) / sampling_rate
+
+
+def fit_outside_threshold(model: Any, extractor: Any, calibration: dict[str, Any], data_dir: str) -> float:
+    """Lowest confidence at which an hour of unknown sounds has at most one accepted sound.
+
+    Every recorded sound comes several times in the hour, at other levels and places: it counts once.
+    """
+    sources = outside_sources(data_dir, 1.0, extractor.sampling_rate)
     setting = (model.num_exits, "mc", SHIFTS)
     found = collect_candidates(model, extractor, sources, {}, [setting])[setting]
     judge = Calibration(calibration, calibration["labels"])
     judged = judge.judge(found.evidence, setting_name("mc", SHIFTS), 1e9)
-    accepted = sorted((one.confidence for one in judged if not one.is_unfamiliar), reverse=True)
-    hours = found.durations.sum() / 3600
-    above = accepted[int(hours)] if len(accepted) > int(hours) else 0.0
+    highest: dict[str, float] = {}
+    for one, recording in zip(judged, found.recording, strict=True):
+        if not one.is_unfamiliar:
+            sound = sound_of(found.files[recording])
+            highest[sound] = max(highest.get(sound, 0.0), one.confidence)
+    surest = sorted(highest.values(), reverse=True)
+    above = surest[1] if len(surest) > 1 else 0.0
     return round(min(float(np.ceil((above + 1e-6) * 100) / 100), MAX_OUTSIDE_THRESHOLD), 2)
 
 
@@ -185,11 +221,19 @@ def calibrate(folder: str, data_dir: str, split: str, clips_dir: str | None, out
     model, extractor = load_model(folder)
     classes = class_names(model, references)
     temperatures, doubt_limits = fit_exits(model, extractor, paths, references)
-    settings = all_settings(model.num_exits)
+    settings = all_settings(model.num_exits, model.config.monte_carlo_blocks)
     sources = read_sources(paths, extractor.sampling_rate)
     found = collect_candidates(model, extractor, sources, references, settings, num_sources=len(paths))
-    if found[model.num_exits, "none", 0].right.sum() < MIN_CLASS_EVENTS:
-        raise ValueError(f"a calibration needs at least {MIN_CLASS_EVENTS} events that the model finds in {split}")
+    for one in settings:
+        if found[one].right.sum() < MIN_CLASS_EVENTS:
+            raise ValueError(
+                f"a calibration needs at least {MIN_CLASS_EVENTS} events that the model finds in {split}, "
+                f"{name_of(one)} finds {found[one].right.sum()}"
+            )
+    unknown: dict[Setting, Candidates] = {}
+    if outside_dir is not None:
+        heard = outside_sources(outside_dir, OUTSIDE_SHARE, extractor.sampling_rate)
+        unknown = collect_candidates(model, extractor, heard, {}, settings)
     familiarity = fit_all_familiarity(model, extractor, clips_dir, found)
     exits = {}
     for index in range(1, model.num_exits + 1):
@@ -197,7 +241,9 @@ def calibrate(folder: str, data_dir: str, split: str, clips_dir: str | None, out
         exits[str(index)] = {
             "temperature": round(temperatures[index - 1], 4),
             "familiarity": familiarity[index].save(),
-            "settings": {name: fit_setting(found[one], familiarity, classes) for name, one in own.items()},
+            "settings": {
+                name: fit_setting(found[one], unknown.get(one), familiarity, classes) for name, one in own.items()
+            },
         }
     calibration = {
         "labels": classes,
@@ -205,12 +251,12 @@ def calibrate(folder: str, data_dir: str, split: str, clips_dir: str | None, out
         "doubt_limits": {str(index): round(limit, 5) for index, limit in enumerate(doubt_limits, start=1)},
         "allowed_rise": ALLOWED_RISE,
         "outside_threshold": 0.0,
+        "outside_weight": 0.0 if outside_dir is None else OUTSIDE_WEIGHT,
         "exits": exits,
     }
     if outside_dir is not None:
-        seed = model.config.provenance["seed"] if model.config.provenance else 0
         probe = {**calibration, "id": "fitting"}
-        calibration["outside_threshold"] = fit_outside_threshold(model, extractor, probe, outside_dir, seed)
+        calibration["outside_threshold"] = fit_outside_threshold(model, extractor, probe, outside_dir)
     return {"id": calibration_id(calibration), "date": datetime.date.today().isoformat(), **calibration}
 
 

@@ -66,10 +66,11 @@ class Candidates:
         return np.array([one.box.score for one in self.evidence])
 
 
-def all_settings(num_exits: int) -> list[Setting]:
-    """Every exit, method and with or without shifts."""
+def all_settings(num_exits: int, monte_carlo_blocks: int = 0) -> list[Setting]:
+    """Every exit, every method that the model knows, with and without shifts."""
     exits = range(1, num_exits + 1)
-    return [(index, method, shifts) for index in exits for method in METHODS for shifts in (0, SHIFTS)]
+    methods = [method for method in METHODS if method != "moments" or monte_carlo_blocks == 0]
+    return [(index, method, shifts) for index in exits for method in methods for shifts in (0, SHIFTS)]
 
 
 @contextlib.contextmanager

@@ -52,6 +52,12 @@ def outside_recordings(data_dir: str | Path, split: str, seed: int) -> Iterator[
             yield f"{kind}_{number:03d}_{detail}", kind, samples.astype(np.float32)
 
 
+def sound_of(name: str) -> str:
+    """What sounds in a recording of this name: the recorded sound, which recurs; else the recording itself."""
+    kind, _, sound = name.split("_", 2)
+    return sound if kind == "outside" else name
+
+
 def planned_recordings() -> dict[str, int]:
     """How many recordings of each kind; without espeak-ng chirps take the place of speech."""
     counts = dict(NUM_RECORDINGS)
@@ -114,4 +120,12 @@ def faded(samples: np.ndarray) -> np.ndarray:
     return samples * np.minimum(fade, fade[::-1])
 
 
-__all__ = ["NUM_RECORDINGS", "NUM_SAMPLES", "SAMPLING_RATE", "SPLITS", "outside_recordings", "planned_recordings"]
+__all__ = [
+    "NUM_RECORDINGS",
+    "NUM_SAMPLES",
+    "SAMPLING_RATE",
+    "SPLITS",
+    "outside_recordings",
+    "planned_recordings",
+    "sound_of",
+]
