@@ -41,6 +41,41 @@ def class_rows(results: dict[str, Any]) -> list[str]:
     return rows + [f"| {label} | {event[label]['f1']:.3f} | {segment[label]['f1']:.3f} |" for label in event]
 
 
+def trust_text(results: dict[str, Any]) -> str:
+    """What was measured of the calibration; says so where nothing was."""
+    trust = results.get("trust")
+    if trust is None:
+        return "Not calibrated: `confidence`, intervals and decisions are null."
+    name, one = next(iter(trust["settings"].items()))
+    on, accept = trust["fitted_on"], one["decisions"]["accept"]
+    share = "none" if accept["share_right"] is None else f"{100 * accept['share_right']:.0f} %"
+    lines = [
+        f"Calibration `{trust['calibration']}`, fitted on {on['num_recordings']} recordings of `{on['split']}` with "
+        f"{sum(on['num_events'].values())} events and on sounds of no target class. An event is right when half of "
+        f"it lies on events of its class and it covers half of one. On the same recordings as above, default setting ({name}):",
+        "",
+        "| | ECE | Brier | NLL | AURC |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for title, kind in (
+        ("raw score", "raw"),
+        ("temperature scaling alone", "temperature"),
+        ("confidence", "confidence"),
+    ):
+        lines.append(
+            f"| {title} | " + " | ".join(f"{one[kind][key]:.3f}" for key in ("ece", "brier", "nll", "aurc")) + " |"
+        )
+    lines += [
+        "",
+        f"90 % intervals hold {100 * one['onset']['coverage']:.0f} % of the true onsets and "
+        f"{100 * one['offset']['coverage']:.0f} % of the true offsets. Of {one['num_reported']} reported events "
+        f"{accept['num']} are accepted, of which {share} are right.",
+        "",
+        *(f"- {sentence}" for sentence in one["decisions"]["rule"]),
+    ]
+    return "\n".join(lines)
+
+
 def attribution_rows(clips: Path, folds: list[str], excluded: list[str]) -> list[str]:
     """One table row per training clip: its author, licence and source."""
     with (clips / "metadata.csv").open(newline="", encoding="utf-8") as file:
@@ -65,6 +100,7 @@ def render(config: dict[str, Any], results: dict[str, Any], clips: Path, name: s
         command=results["command"],
         exit_table="\n".join(exit_rows(results)),
         class_table="\n".join(class_rows(results)),
+        trust=trust_text(results),
         provenance=json.dumps(provenance, indent=2),
         num_clips=len(attribution_rows(clips, provenance["folds"], provenance["excluded_licenses"])) - 2,
         attribution="\n".join(attribution_rows(clips, provenance["folds"], provenance["excluded_licenses"])),

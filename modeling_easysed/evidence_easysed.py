@@ -131,10 +131,10 @@ def find_candidates(
     line: FrameLine,
     decoding: dict[str, Any] | None,
     duration: float,
-    floor: float,
+    floor: float | np.ndarray,
     extractor: EasySEDFeatureExtractor,
 ) -> list[Evidence]:
-    """Candidates of a recording with a score above `floor`, and their evidence.
+    """Candidates of a recording with a score above `floor`, one for all or (classes,), and their evidence.
 
     Args:
         recording, raw, line: see `gather_evidence`.
@@ -145,7 +145,8 @@ def find_candidates(
     probabilities = raw.probabilities.numpy()
     step = recording.frame_samples if len(recording.views) == 1 else recording.hop_samples
     borders = frame_borders(len(probabilities), step / extractor.sampling_rate, duration)
-    boxes = [box for box in candidate_boxes(probabilities, borders, decoding) if box.score > floor]
+    floors = np.broadcast_to(floor, probabilities.shape[1])
+    boxes = [box for box in candidate_boxes(probabilities, borders, decoding) if box.score > floors[box.class_index]]
     return gather_evidence(boxes, recording, raw, line, extractor.sampling_rate, extractor.mel_std)
 
 
@@ -213,8 +214,8 @@ def border_spread(
 
 def contrast(above_floor: np.ndarray) -> float:
     """Mean of the loudest tenth of the cells (frames, mels), dB over the floor."""
-    cells = np.sort(above_floor, axis=None)
-    return float(cells[-max(1, cells.size // 10) :].mean())
+    count = max(1, above_floor.size // 10)
+    return float(np.partition(above_floor, above_floor.size - count, axis=None)[-count:].mean())
 
 
 __all__ = ["Evidence", "find_candidates", "frames_inside", "gather_evidence", "sample_levels", "to_logit"]

@@ -237,9 +237,8 @@ class SoundEventDetectionPipeline(Pipeline):
         labels = [config.id2label[number] for number in range(config.num_labels)]
         warnings = all_warnings(clip)
         if self.calibration is None:
-            found = find_candidates(recording, raw, line, decoding, clip.duration, 0.0, extractor)
-            kept = [one for one in found if one.box.score > thresholds[one.box.class_index]]
-            events, rule = [_event(one, labels) for one in kept], None
+            found = find_candidates(recording, raw, line, decoding, clip.duration, thresholds, extractor)
+            events, rule = [_event(one, labels) for one in found], None
             warnings.append(NO_CALIBRATION)
         else:
             setting = setting_name(sampling.method, shifts)

@@ -54,3 +54,26 @@ def test_card_is_filled_from_results_and_clips(write_card, tmp_path, monkeypatch
     assert "`python evaluate.py`" in card
     assert "b.ogg" not in card and "c.ogg" not in card
     assert '"seed": 7' in card and "$" not in card
+    assert "Not calibrated" in card
+
+
+def test_trust_comes_from_the_results(write_card):
+    figures = {"ece": 0.04, "brier": 0.11, "nll": 0.35, "aurc": 0.05}
+    setting = {
+        "num_reported": 390,
+        "raw": {**figures, "ece": 0.12},
+        "temperature": figures,
+        "confidence": figures,
+        "onset": {"coverage": 0.9},
+        "offset": {"coverage": 0.912},
+        "decisions": {"accept": {"num": 150, "share_right": 0.97}, "rule": ["accepted from 0.95 on"]},
+    }
+    fitted_on = {"num_recordings": 150, "split": "validation", "num_events": {"rain": 30, "dog_bark": 12}}
+    trust = {"calibration": "abcd", "fitted_on": fitted_on, "settings": {"auto, mc+shifts": setting}}
+    text = write_card.trust_text({"trust": trust})
+    assert (
+        "150 recordings of `validation` with 42 events" in text
+        and "| raw score | 0.120 | 0.110 | 0.350 | 0.050 |" in text
+    )
+    assert "hold 90 % of the true onsets and 91 % of the true offsets" in text
+    assert "150 are accepted, of which 97 % are right" in text and "- accepted from 0.95 on" in text
