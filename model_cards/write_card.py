@@ -49,10 +49,11 @@ def trust_text(results: dict[str, Any]) -> str:
     name, one = next(iter(trust["settings"].items()))
     on, accept = trust["fitted_on"], one["decisions"]["accept"]
     share = "none" if accept["share_right"] is None else f"{100 * accept['share_right']:.0f} %"
+    num_events = sum(on["num_events"].values())
     lines = [
         f"Calibration `{trust['calibration']}`, fitted on {on['num_recordings']} recordings of `{on['split']}` with "
-        f"{sum(on['num_events'].values())} events and on sounds of no target class. An event is right when half of "
-        f"it lies on events of its class and it covers half of one. On the same recordings as above, default setting ({name}):",
+        f"{num_events} events and on sounds of no target class. An event is right when half of it lies on events of its "
+        f"class and it covers half of one. On the same recordings as above, default setting ({name}):",
         "",
         "| | ECE | Brier | NLL | AURC |",
         "| --- | --- | --- | --- | --- |",
