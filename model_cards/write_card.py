@@ -52,8 +52,8 @@ def trust_text(results: dict[str, Any]) -> str:
     num_events = sum(on["num_events"].values())
     lines = [
         f"Calibration `{trust['calibration']}`, fitted on {on['num_recordings']} recordings of `{on['split']}` with "
-        f"{num_events} events and on sounds of no target class. An event is right when half of it lies on events of its "
-        f"class and it covers half of one. On the same recordings as above, default setting ({name}):",
+        f"{num_events} events and on sounds of no target class. An event is right when half of it lies on events of "
+        f"its class and it covers half of one. On the same recordings as above, default setting ({name}):",
         "",
         "| | ECE | Brier | NLL | AURC |",
         "| --- | --- | --- | --- | --- |",

@@ -115,7 +115,10 @@ def _thinned(probabilities: np.ndarray, max_frames: int = 3000) -> np.ndarray:
 
 
 def _draw_events(axes: Any, detection: "Detection", lanes: list[int]) -> None:
-    """One lane per class that has events; the bar's label is its score, where it fits."""
+    """One lane per class that has events; the bar's label is its confidence, else its score, where it fits.
+
+    Accepted events are solid, those for review pale, rejected ones hollow; whiskers are the borders' intervals.
+    """
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(max(len(lanes), 1) - 0.4, -0.6)
@@ -133,14 +136,20 @@ def _draw_events(axes: Any, detection: "Detection", lanes: list[int]) -> None:
 
 def _draw_event(axes: Any, event: "Event", lane: int, colour: str, duration: float) -> None:
     length = event.offset - event.onset
-    text = f"{event.score:.2f}"
+    text = f"{event.score if event.confidence is None else event.confidence:.2f}"
     inches = length / duration * 0.8 * WIDTH_INCHES
     # A white edge parts neighbours; a bar of a hair's width keeps its colour instead, or it would vanish.
     edge = "white" if inches > 0.04 else colour
-    axes.barh(lane, length, left=event.onset, height=0.72, color=colour, edgecolor=edge, linewidth=0.5)
+    fill, ink = {"review": (colour + "59", "black"), "reject": ("none", "black")}.get(event.decision, (colour, "white"))
+    edge = colour if event.decision in ("review", "reject") else edge
+    axes.barh(lane, length, left=event.onset, height=0.72, color=fill, edgecolor=edge, linewidth=0.8)
+    for low, high in ((event.onset_low, event.onset_high), (event.offset_low, event.offset_high)):
+        if low is not None:
+            axes.hlines(lane, low, high, color="black", linewidth=1.2)
+            axes.vlines([low, high], lane - 0.12, lane + 0.12, color="black", linewidth=1.2)
     if inches > LABEL_CHARACTER_INCHES * (len(text) + 1):
         middle = (event.onset + event.offset) / 2
-        axes.text(middle, lane, text, ha="center", va="center", color="white", fontsize=8)
+        axes.text(middle, lane, text, ha="center", va="center", color=ink, fontsize=8)
 
 
 def _tidy(label: str) -> str:
