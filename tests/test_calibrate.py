@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import calibrate
@@ -174,6 +175,10 @@ def test_a_calibration_has_a_map_for_every_exit_and_setting(split_dir, checkpoin
             for name in (method, f"{method}+shifts"):
                 fitted = calibration.check(index, name)
                 assert list(fitted["classes"]) == CLASSES and fitted["interval_factor"] >= 1
+                for one in (fitted, *fitted["classes"].values()):
+                    assert (len(one["coefficients"]), len(one["covariance"])) == (5, 15)
+                assert set(fitted["border"]) == {"floor", "outwards", "inwards"}
+                assert fitted["border"]["outwards"] <= fitted["border"]["inwards"]
                 table = Table.load(fitted["table"])
                 # three candidates in every recording, wrong in the last
                 assert np.bincount(table.recording).tolist() == [3] * NUM_RECORDINGS
@@ -228,58 +233,133 @@ def test_clips_need_to_know_the_training_folds(split_dir, checkpoint, small, tmp
 # ---- sounds of no target class ---------------------------------------------------------------------------------------
 
 
+def hear(monkeypatch, names: list[str], planned: dict[str, int] | None = None) -> list[tuple]:
+    """An hour of recordings of these names, the kind first; every one sounds alike. Returns what was asked of it."""
+    asked = []
+
+    def recordings(*arguments):
+        asked.append(arguments)
+        return ((name, name.split("_")[0], recording_of(0)) for name in names)
+
+    monkeypatch.setattr(calibrate, "outside_recordings", recordings)
+    if planned is not None:
+        monkeypatch.setattr(calibrate, "planned_recordings", lambda: planned)
+    return asked
+
+
+NAMES = ["outside_000_hum", "outside_001_bell", "outside_002_hum", "outside_003_bell", "noise_000_a", "noise_001_b"]
+NAMES += ["chirps_000_up", "chirps_001_up", "chirps_002_up"]
+PLANNED = {"outside": 4, "noise": 2, "chirps": 3}
+
+
 @pytest.mark.parametrize(
-    ("hours", "threshold"),
+    ("share", "kept"),
     [
-        (1.0, 0.71),  # one accepted event is allowed: the one of 0.9
-        (0.99, 0.91),  # none
-        (2.5, 0.51),
-        (3.0, 0.01),  # all three
+        (1.0, NAMES),
+        (0.5, [NAMES[0], NAMES[1], NAMES[4], NAMES[6]]),  # half of three is one
+        (0.75, [*NAMES[:3], NAMES[4], *NAMES[6:8]]),
+        (0.3, [NAMES[0]]),
+        (0.0, []),
     ],
 )
-def test_the_outside_threshold_by_hand(hours, threshold, monkeypatch):
-    scores = [0.7, 0.95, 0.9, 0.5]
-    embeddings = [np.array([4.0 if score == 0.95 else 0.0, 0.0]) for score in scores]  # 0.95 is unfamiliar
+def test_outside_sources_are_the_first_of_every_kind(share, kept, monkeypatch):
+    asked = hear(monkeypatch, NAMES, PLANNED)
+    sources = list(calibrate.outside_sources("somewhere/outside", share, RATE))
+    assert [name for name, *_ in sources] == kept
+    assert all(np.array_equal(samples, recording_of(0)) and length == 1.5 for _, samples, length in sources)
+    assert asked == [(Path("somewhere/outside"), "validation", 0)]
+
+
+UNFAMILIAR = np.array([4.0, 0.0])  # distance 16, the limit is 9
+
+
+def outside_threshold(monkeypatch, sounds: list[tuple]) -> float:
+    """The threshold for an hour of (name, score, ...) with an unfamiliar candidate where `...` says so."""
     evidence = [
-        make_evidence(box=Box(1.0, 2.0, 0, score), embedding=embedding)
-        for score, embedding in zip(scores, embeddings, strict=True)
+        make_evidence(box=Box(1.0, 2.0, 0, score), embedding=UNFAMILIAR if far else np.zeros(2))
+        for _, score, *far in sounds
     ]
-    found = candidates.Candidates(evidence, [], np.zeros(4, int), ["0"], np.array([3600 * hours]), np.zeros(1, int), [])
-    monkeypatch.setattr(calibrate, "outside_recordings", lambda *arguments: iter(()))
-    monkeypatch.setattr(calibrate, "collect_candidates", lambda *arguments: {arguments[-1][0]: found})
+    names = list(dict.fromkeys(name for name, *_ in sounds))
+    owner = np.array([names.index(name) for name, *_ in sounds], int)
+    hear(monkeypatch, names)
+
+    def collect(model, extractor, sources, references, settings):
+        assert [name for name, *_ in sources] == names and settings == [(1, "mc", 2)] and references == {}
+        durations, events = np.full(len(names), 10.0), np.zeros(len(names), int)
+        return {settings[0]: candidates.Candidates(evidence, [], owner, names, durations, events, [])}
+
+    monkeypatch.setattr(calibrate, "collect_candidates", collect)
     model, extractor = SimpleNamespace(num_exits=1), SimpleNamespace(sampling_rate=RATE)
-    assert calibrate.fit_outside_threshold(model, extractor, make_saved(), "outside", 0) == threshold
+    return calibrate.fit_outside_threshold(model, extractor, make_saved(), "outside")
 
 
-def test_the_outside_threshold_has_an_upper_limit(monkeypatch):
-    found = candidates.Candidates(
-        [make_evidence(box=Box(1.0, 2.0, 0, 0.998))], [], np.zeros(1, int), ["0"], np.ones(1), np.zeros(1, int), []
-    )
-    monkeypatch.setattr(calibrate, "outside_recordings", lambda *arguments: iter(()))
-    monkeypatch.setattr(calibrate, "collect_candidates", lambda *arguments: {arguments[-1][0]: found})
-    model, extractor = SimpleNamespace(num_exits=1), SimpleNamespace(sampling_rate=RATE)
-    assert calibrate.fit_outside_threshold(model, extractor, make_saved(), "outside", 0) == 0.99
+@pytest.mark.parametrize(
+    ("sounds", "threshold"),
+    [
+        # one accepted sound is allowed, the surest
+        ([("chirps_000_up", 0.7), ("noise_000_a", 0.9), ("silence_000_zeros", 0.5)], 0.71),
+        # a recorded sound counts once however often it comes
+        ([("outside_000_hum", 0.9), ("outside_042_hum", 0.8), ("outside_001_bell", 0.6)], 0.61),
+        # so does a recording with several candidates
+        ([("chirps_000_up", 0.9), ("chirps_000_up", 0.8), ("noise_000_a", 0.6)], 0.61),
+        # the order is no matter
+        ([("outside_042_hum", 0.3), ("outside_001_bell", 0.6), ("outside_000_hum", 0.9)], 0.61),
+        # chirps of one shape are different sounds
+        ([("chirps_000_up", 0.9), ("chirps_008_up", 0.8), ("noise_000_a", 0.6)], 0.81),
+        # unfamiliar ones are never accepted
+        ([("noise_000_a", 0.95, "far"), ("chirps_000_up", 0.9), ("chirps_001_up", 0.4)], 0.41),
+        # the next hundredth
+        ([("noise_000_a", 0.9), ("chirps_000_up", 0.655)], 0.66),
+        # a single sound, or none, sets no limit
+        ([("outside_000_hum", 0.9), ("outside_042_hum", 0.8)], 0.01),
+        ([("noise_000_a", 0.95, "far"), ("chirps_000_up", 0.9)], 0.01),
+        ([], 0.01),
+        # the highest limit
+        ([("noise_000_a", 0.998), ("chirps_000_up", 0.998)], 0.99),
+    ],
+)
+def test_the_outside_threshold_by_hand(sounds, threshold, monkeypatch):
+    assert outside_threshold(monkeypatch, sounds) == threshold
 
 
 def test_outside_sounds_raise_the_bar(split_dir, checkpoint, small, monkeypatch):
-    asked = []
-
-    def two_recordings(*arguments):
-        asked.append(arguments)
-        return ((f"{number}", "noise", recording_of(number)) for number in range(2))
-
-    monkeypatch.setattr(calibrate, "outside_recordings", two_recordings)
+    asked = hear(monkeypatch, ["noise_000_a", "noise_001_b"])
     arguments = ("--model", checkpoint, "--data", split_dir, "--split", "dev", "--outside", "somewhere/outside")
     assert run_main(monkeypatch, *arguments) == 0
     saved = config_of(checkpoint)["calibration"]
-    assert [one[1:] for one in asked] == [("validation", 0)]
-    assert saved["fitted_on"]["outside"] == "outside/validation"
+    # once for the maps, once for the threshold
+    assert [one[1:] for one in asked] == [("validation", 0)] * 2
+    assert saved["fitted_on"]["outside"] == "outside/validation" and saved["outside_weight"] == 0.2
     assert saved["id"] == calibration_id(saved)
-    # the same network on what it "finds" everywhere: three seconds allow no accepted event at all
+    # the same network on the sound that it heard in two recordings, of which one alone may be accepted
     pipeline = SoundEventDetectionPipeline.from_pretrained(checkpoint, device="cpu")
     events = pipeline({"array": recording_of(0), "sampling_rate": RATE}, passes=2).events
     assert events and all(event.confidence < saved["outside_threshold"] for event in events)
     assert all(event.decision != "accept" for event in events)
+
+
+def test_the_maps_hear_half_of_the_outside_sounds_with_twice_their_weight(split_dir, checkpoint, small, monkeypatch):
+    heard, fit_map = [], calibrate.fit_map
+
+    def kept(*arguments):
+        heard.append(arguments[-1])
+        return fit_map(*arguments)
+
+    monkeypatch.setattr(calibrate, "fit_map", kept)
+    alone = calibrate.calibrate(str(checkpoint), str(split_dir), "dev", None, None)
+    num_maps = len(heard)
+    assert heard == [None] * num_maps and alone["outside_weight"] == alone["outside_threshold"] == 0.0
+    hear(monkeypatch, [f"noise_{number:03d}_a" for number in range(4)], {"noise": 4})
+    together = calibrate.calibrate(str(checkpoint), str(split_dir), "dev", None, "outside")
+    assert len(heard) == 2 * num_maps == 2 * 3 * len(METHODS) * 2  # every exit, method and shift
+    for outside in heard[num_maps:]:
+        # three candidates in each of two recordings
+        assert outside.features.shape == (6, 5) and outside.recording.tolist() == [0, 0, 0, 1, 1, 1]
+        assert outside.labels.tolist() == [0, 1, 2] * 2 and outside.weights == pytest.approx([0.4] * 6)
+    # they sound like the recordings of the split, so that less of what is found there is believed
+    tables = [Table.load(one["exits"]["3"]["settings"]["mc+shifts"]["table"]) for one in (alone, together)]
+    assert len(tables[0].confidence) == len(tables[1].confidence) == 18  # outside candidates are in no table
+    assert tables[1].confidence.mean() < tables[0].confidence.mean() - 0.02
 
 
 # ---- what cannot be calibrated ---------------------------------------------------------------------------------------
@@ -297,7 +377,8 @@ def test_too_few_found_events_are_one_line_and_status_2(split_dir, checkpoint, s
     monkeypatch.setattr(calibrate, "MIN_CLASS_EVENTS", 16)  # 15 are found
     assert run_main(monkeypatch, "--model", checkpoint, "--data", split_dir, "--split", "dev") == 2
     error = capsys.readouterr().err
-    assert error.endswith("needs at least 16 events that the model finds in dev\n") and error.count("error: ") == 1
+    message = "error: a calibration needs at least 16 events that the model finds in dev, exit 1, mc finds 15\n"
+    assert error.endswith(message) and error.count("error: ") == 1
 
 
 def test_every_exit_must_find_events(split_dir, checkpoint, small, monkeypatch, capsys):
@@ -305,7 +386,7 @@ def test_every_exit_must_find_events(split_dir, checkpoint, small, monkeypatch, 
     model.exits[0].classifier.bias.data -= 20.0
     model.save_pretrained(checkpoint)
     assert run_main(monkeypatch, "--model", checkpoint, "--data", split_dir, "--split", "dev") == 2
-    assert "needs at least 10 events that the model finds in dev" in capsys.readouterr().err
+    assert "needs at least 10 events that the model finds in dev, exit 1, mc finds 0\n" in capsys.readouterr().err
 
 
 def test_a_model_without_closed_form_is_calibrated_as_well(split_dir, checkpoint, small):

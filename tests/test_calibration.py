@@ -25,7 +25,7 @@ from modeling_easysed.calibration_easysed import (
 from modeling_easysed.decoding_easysed import Box
 
 LABELS = ["dog_bark", "rain"]
-NO_COVARIANCE = [0.0] * 10
+NO_COVARIANCE = [0.0] * 15  # upper half of five by five
 
 
 def sigmoid(value):
@@ -38,20 +38,19 @@ def make_familiarity(size: int = 2, num_classes: int = 2, **changes) -> Familiar
     return Familiarity(np.eye(size), np.zeros((num_classes, size)), np.zeros(num_classes), **numbers)
 
 
-def make_map(coefficients=(0.0, 1.0, 0.0, 0.0), covariance=NO_COVARIANCE) -> dict:
+def make_map(coefficients=(0.0, 1.0, 0.0, 0.0, 0.0), covariance=NO_COVARIANCE) -> dict:
     return {"coefficients": list(coefficients), "covariance": list(covariance)}
 
 
 def make_saved(**setting) -> dict:
-    """One exit, one setting: confidence = score, no interval factor, borders from -1 to +2 scales of at least 0.4 s."""
-    border = {"floor": 0.4, "low": -1.0, "high": 2.0}
+    """One exit, one setting: confidence = score, no interval factor, borders that lie from one scale (at least 0.4 s)
+    outwards to two inwards."""
     fitted = {
         "floor": 0.05,
         **make_map(),
         "classes": {name: make_map() for name in LABELS},
         "interval_factor": 1.0,
-        "onset": border,
-        "offset": border,
+        "border": {"floor": 0.4, "outwards": -1.0, "inwards": 2.0},
         **setting,
     }
     exits = {"1": {"temperature": 1.5, "familiarity": make_familiarity().save(), "settings": {"mc+shifts": fitted}}}
@@ -129,9 +128,15 @@ def test_a_spread_survives_saving_however_small():
 
 
 def test_maps_hold_the_upper_half_of_their_covariance():
-    coefficients, covariance = map_of_class(make_map([1, 2, 3, 4], range(10)))
-    assert coefficients.tolist() == [1, 2, 3, 4]
-    assert covariance.tolist() == [[0, 1, 2, 3], [1, 4, 5, 6], [2, 5, 7, 8], [3, 6, 8, 9]]
+    coefficients, covariance = map_of_class(make_map([1, 2, 3, 4, 5], range(15)))
+    assert coefficients.tolist() == [1, 2, 3, 4, 5]
+    assert covariance.tolist() == [
+        [0, 1, 2, 3, 4],
+        [1, 5, 6, 7, 8],
+        [2, 6, 9, 10, 11],
+        [3, 7, 10, 12, 13],
+        [4, 8, 11, 13, 14],
+    ]
 
 
 # ---- what does not fit -----------------------------------------------------------------------------------------------
@@ -192,9 +197,9 @@ def test_confidence_stays_a_probability_far_out():
 
 
 def test_features_are_a_row_of_known_order():
-    row = feature_row(make_evidence(box=Box(1, 2, 0, 0.8), weakest_exit=-1.5), 2.5)
-    assert len(row) == len(FEATURES)
-    assert row == pytest.approx([1.0, math.log(4), -1.5, 2.5])
+    row = feature_row(make_evidence(box=Box(1, 2, 0, 0.8), weakest_exit=-1.5, total=0.5), 2.5)
+    assert FEATURES == ("one", "score", "weakest_exit", "unfamiliarity", "entropy") and len(row) == len(FEATURES)
+    assert row == pytest.approx([1.0, math.log(4), -1.5, 2.5, 1.5])  # three times the entropy in nats
     assert feature_row(make_evidence(), 100.0)[3] == 6.0 and feature_row(make_evidence(), -100.0)[3] == -3.0
 
 
@@ -208,35 +213,45 @@ def test_confidence_and_interval_by_hand():
     wide = judge(evidence, make_saved(interval_factor=2.0))
     assert wide.confidence_high == pytest.approx(sigmoid(QUANTILE))
     # doubt about the intercept alone: its variance of 0.75 joins 0.25
-    doubtful = make_map(covariance=[0.75] + [0.0] * 9)
+    doubtful = make_map(covariance=[0.75] + [0.0] * 14)
     unsure = judge(evidence, make_saved(classes={"dog_bark": doubtful}))
     assert unsure.confidence_high == pytest.approx(sigmoid(QUANTILE))
 
 
 def test_every_class_has_its_own_map():
-    saved = make_saved(classes={"dog_bark": make_map((2.0, 0.0, 0.0, 0.0))}, **make_map((-1.0, 0.0, 0.0, 0.0)))
+    own_map, shared_map = make_map((2.0, 0.0, 0.0, 0.0, 0.0)), make_map((-1.0, 0.0, 0.0, 0.0, 0.0))
+    saved = make_saved(classes={"dog_bark": own_map}, **shared_map)
     own, other = judge(make_evidence(), saved), judge(make_evidence(box=Box(1.0, 2.0, 1, 0.9)), saved)
     assert (own.confidence, own.is_calibrated) == (pytest.approx(sigmoid(2.0)), True)
     assert (other.confidence, other.is_calibrated) == (pytest.approx(sigmoid(-1.0)), False)  # that of all classes
 
 
 def test_a_class_may_be_marked_uncalibrated():
-    saved = make_saved(classes={"dog_bark": {**make_map((2.0, 0.0, 0.0, 0.0)), "uncalibrated": True}})
+    saved = make_saved(classes={"dog_bark": {**make_map((2.0, 0.0, 0.0, 0.0, 0.0)), "uncalibrated": True}})
     assert not judge(make_evidence(), saved).is_calibrated
 
 
 def test_unfamiliar_is_beyond_the_limit_and_counts_in_the_map():
-    saved = make_saved(classes={"dog_bark": make_map((0.0, 0.0, 0.0, -1.0))})
+    saved = make_saved(classes={"dog_bark": make_map((0.0, 0.0, 0.0, -1.0, 0.0))})
     known = judge(make_evidence(embedding=np.array([0.0, 3.0])), saved)  # distance 9
     assert (known.unfamiliarity, known.is_unfamiliar) == (pytest.approx(9.0), False)
     assert known.confidence == pytest.approx(sigmoid(-6.0))  # clipped in the map alone
     assert judge(make_evidence(embedding=np.array([0.1, 3.0])), saved).is_unfamiliar
 
 
+def test_the_entropy_inside_counts_in_the_map():
+    # 0.5 nats make a feature of 1.5; an uncertainty of 0.4 about its coefficient one of 0.4 x 1.5^2 = 0.9
+    saved = make_saved(classes={"dog_bark": make_map((0.0, 0.0, 0.0, 0.0, -2.0), [0.0] * 14 + [0.4])})
+    found = judge(make_evidence(total=0.5), saved)
+    assert found.confidence == pytest.approx(sigmoid(-3.0 / math.sqrt(1 + math.pi * 0.9 / 8)))
+    assert found.confidence_high == pytest.approx(sigmoid(-3.0 + QUANTILE * math.sqrt(0.9)))
+    assert judge(make_evidence(total=0.0), saved).confidence == pytest.approx(0.5)
+
+
 def test_the_exit_that_spoke_judges():
     saved = make_saved()
     second = {**saved["exits"]["1"], "familiarity": make_familiarity(median=4.0, spread=2.0).save()}
-    settings = {"mc+shifts": {**second["settings"]["mc+shifts"], "classes": {}, **make_map((3.0, 0.0, 0.0, 0.0))}}
+    settings = {"mc+shifts": {**second["settings"]["mc+shifts"], "classes": {}, **make_map((3.0, 0.0, 0.0, 0.0, 0.0))}}
     saved["exits"]["2"] = {**second, "settings": settings}
     found = judge(make_evidence(exit_index=2), saved)
     assert (found.confidence, found.unfamiliarity) == pytest.approx((sigmoid(3.0), -2.0))
@@ -256,29 +271,45 @@ def test_border_intervals_by_hand():
     )
     found = judge(evidence)  # both scales are 0.5 s
     assert (found.onset_low, found.onset_high) == pytest.approx((0.5, 2.0))
-    assert (found.offset_low, found.offset_high) == pytest.approx((1.5, 3.0))
+    assert (found.offset_low, found.offset_high) == pytest.approx((1.0, 2.5))  # mirrored: inwards is earlier
+
+
+def test_the_floor_of_borders_counts_where_samples_agree():
+    agreed = {"onset_spread": 0.0, "onset_rise": 0.0, "offset_spread": 0.0, "offset_rise": 0.0}
+    saved = make_saved(border={"floor": 0.02, "outwards": -2.0, "inwards": 5.0})
+    found = judge(make_evidence(**agreed), saved)
+    assert (found.onset_low, found.onset_high) == pytest.approx((0.96, 1.1))
+    assert (found.offset_low, found.offset_high) == pytest.approx((1.9, 2.04))
 
 
 def test_border_intervals_stay_in_the_recording_and_around_the_border():
     evidence = make_evidence(box=Box(0.1, 2.0, 0, 0.9), onset_spread=2.0, offset_spread=2.0)
     found = judge(evidence, duration=2.1)
-    assert (found.onset_low, found.onset_high, found.offset_high) == (0.0, 2.1, 2.1)
+    assert (found.onset_low, found.onset_high) == (found.offset_low, found.offset_high) == (0.0, 2.1)
     # errors of one sign only: the border itself is always inside
-    early = {"floor": 0.4, "low": -2.0, "high": -1.0}
-    late = {"floor": 0.4, "low": 1.0, "high": 2.0}
-    found = judge(make_evidence(), make_saved(onset=early, offset=late))
+    found = judge(make_evidence(), make_saved(border={"floor": 0.4, "outwards": -2.0, "inwards": -1.0}))
     assert found.onset_low < found.onset_high == 1.0 and found.offset_low == 2.0 < found.offset_high
+    found = judge(make_evidence(), make_saved(border={"floor": 0.4, "outwards": 1.0, "inwards": 2.0}))
+    assert found.onset_low == 1.0 < found.onset_high and found.offset_low < found.offset_high == 2.0
 
 
 def test_whatever_the_evidence_intervals_hold_what_they_are_of():
     rng = np.random.default_rng(0)
-    factor = rng.normal(size=(4, 4))
-    covariance = (factor @ factor.T)[np.triu_indices(4)]
-    saved = make_saved(classes={"dog_bark": make_map(rng.normal(size=4), covariance)})
+    factor = rng.normal(size=(5, 5))
+    covariance = (factor @ factor.T)[np.triu_indices(5)]
+    saved = make_saved(classes={"dog_bark": make_map(rng.normal(size=5), covariance)})
     calibration = Calibration(saved, LABELS)
     for _ in range(300):
         onset, offset = np.sort(rng.uniform(0, 5, size=2))
-        names = ("weakest_exit", "sample_spread", "shift_spread", "onset_spread", "offset_spread", "onset_rise")
+        names = (
+            "weakest_exit",
+            "sample_spread",
+            "shift_spread",
+            "onset_spread",
+            "offset_spread",
+            "onset_rise",
+            "total",
+        )
         values = dict(zip(names, rng.uniform(0, 3, size=len(names)), strict=True))
         box = Box(onset, offset, int(rng.integers(2)), rng.uniform())
         (one,) = calibration.judge([make_evidence(box=box, embedding=rng.normal(size=2), **values)], "mc+shifts", 5.0)

@@ -8,11 +8,13 @@ from fit_calibration import (
     BORDER_FLOOR_S,
     GROUP_SIZE,
     HierarchicalMap,
+    Outside,
     cross_fit,
     features_of,
     fit_borders,
     fit_doubt_limits,
     fit_familiarity,
+    fit_map,
     set_limit,
     table_of,
     unfamiliarities,
@@ -111,13 +113,114 @@ def test_confidences_are_those_of_each_candidates_class():
         assert confidence[labels == label].mean() == pytest.approx(right[labels == label].mean(), abs=0.01)
 
 
-def test_cross_fitting_never_uses_the_candidates_own_recording():
+# ---- sounds of no target class in the map ----------------------------------------------------------------------------
+
+
+def make_outside(row, count: int, weight: float, label: int = 0) -> Outside:
+    """`count` equal candidates, one in every recording."""
+    features = np.tile(np.array(row, float), (count, 1))
+    return Outside(features, np.full(count, label), np.arange(count), np.full(count, weight))
+
+
+def assert_same_maps(first: HierarchicalMap, second: HierarchicalMap, **tolerance):
+    assert first.coefficients == pytest.approx(second.coefficients, **tolerance)
+    assert first.covariance == pytest.approx(second.covariance, **tolerance)
+
+
+def test_without_outside_sounds_the_map_is_that_of_the_recordings():
+    features, labels, right, recording = simulate([300, 300], seed=6)
+    alone = HierarchicalMap(features, labels, right, recording, 2)
+    assert_same_maps(fit_map(features, labels, right > 0, recording, 2, None), alone)
+
+
+def test_outside_candidates_are_wrong_ones_of_their_weight_by_hand():
+    # nothing but an intercept: 300 right, 50 wrong and 100 outside of weight one half are right in 300 of 400 cases
+    features = np.tile([1.0, 0.0, 0.0, 0.0, 0.0], (350, 1))
+    labels, right = np.zeros(350, int), np.arange(350) < 300
+    fitted = fit_map(features, labels, right, np.arange(350), 1, make_outside(features[0], 100, 0.5))
+    assert fitted.of_class(0)[0] == pytest.approx([np.log(3), 0, 0, 0, 0], abs=1e-4)
+    # sandwich: information 400 x 3/4 x 1/4 = 75; squared scores 300 / 16 + 50 x 9 / 16 + 100 x 9 / 64 = 60.9375
+    assert fitted.of_class(0)[1][0, 0] == pytest.approx(60.9375 / 75**2, rel=1e-3)
+
+
+def test_a_weight_of_two_is_the_same_candidate_twice():
+    features, labels, right, recording = simulate([300, 300], seed=7)
+    few = simulate([40, 40], seed=8, num_recordings=9)
+    once = Outside(few[0], few[1], few[3], np.full(80, 2.0))
+    twice = Outside(*(np.concatenate([one, one]) for one in (few[0], few[1], few[3])), np.ones(160))
+    first, second = (fit_map(features, labels, right, recording, 2, one) for one in (once, twice))
+    assert_same_maps(first, second, rel=1e-6, abs=1e-9)
+
+
+def test_outside_recordings_are_no_target_recordings():
+    """Their errors are independent of those of the target recording of the same number."""
+    features, labels, right, recording = simulate([300, 300], seed=9, num_recordings=20)
+    few = simulate([40, 40], seed=10, num_recordings=20)
+    found = fit_map(features, labels, right, recording, 2, Outside(few[0], few[1], few[3], np.ones(80)))
+    joined = [np.concatenate(pair) for pair in zip((features, labels, right), (*few[:2], np.zeros(80)), strict=True)]
+    assert_same_maps(found, HierarchicalMap(*joined, np.concatenate([recording, few[3] + 20]), 2))
+    mixed = HierarchicalMap(*joined, np.concatenate([recording, few[3]]), 2)
+    assert found.coefficients == pytest.approx(mixed.coefficients)
+    assert not np.allclose(found.covariance, mixed.covariance, rtol=0.01)
+
+
+def test_outside_sounds_lower_what_looks_like_them_and_raise_no_class():
+    features, labels, right, recording = simulate([2000, 2000], seed=11)
+    look = np.array([1.0, 3.0, 1.0, 5.0, 1.0])  # taken for class 0: a high score, but far from what is known
+    outside = make_outside(look, 300, 0.4)
+    alone = fit_map(features, labels, right, recording, 2, None)
+    heard = fit_map(features, labels, right, recording, 2, outside)
+    before, after = (one.confidence(outside.features, outside.labels)[0].mean() for one in (alone, heard))
+    assert before > 0.75 and after < before - 0.3
+    own, other = labels == 0, labels == 1
+    gain = heard.confidence(features, labels)[0] - alone.confidence(features, labels)[0]
+    near = own & (np.abs(features[:, 1:] - look[1:]) < 3).all(1)
+    assert near.sum() > 20 and gain[near].mean() < -0.1
+    # single candidates may rise, as those that are most familiar do, but not on average: the sum of the residuals is 0,
+    # so that the recordings lose together what the outside candidates are still believed, 120 x after
+    assert gain.sum() == pytest.approx(-120 * after, rel=0.02)
+    assert gain[own].mean() < -0.01 and abs(gain[other].mean()) < 1e-3
+
+
+def test_outside_sounds_that_the_map_doubts_anyway_change_nothing_elsewhere():
+    features, labels, right, recording = simulate([2000, 2000], seed=11)
+    outside = make_outside([1.0, 0.0, 0.0, 5.0, 0.0], 50, 0.4)
+    alone = fit_map(features, labels, right, recording, 2, None)
+    heard = fit_map(features, labels, right, recording, 2, outside)
+    before, after = (one.confidence(outside.features, outside.labels)[0].mean() for one in (alone, heard))
+    assert after < before < 0.12
+    gain = heard.confidence(features, labels)[0] - alone.confidence(features, labels)[0]
+    assert np.abs(gain).max() < 0.02 and gain.mean() < 0.0
+
+
+def test_a_weight_of_nothing_changes_nothing():
+    features, labels, right, recording = simulate([300, 300], seed=12)
+    ignored = make_outside([1.0, 3.0, 1.0, 5.0, 1.0], 50, 0.0)
+    alone, found = (fit_map(features, labels, right, recording, 2, one) for one in (None, ignored))
+    assert_same_maps(found, alone, rel=1e-6, abs=1e-9)
+
+
+def test_cross_fitted_maps_hear_the_outside_sounds_in_every_fold():
+    # an intercept alone, half of 400 candidates right: about 180 of 360 in every map, and 180 of 540 with 90 outside
+    # ones of weight 2
+    features = np.tile([1.0, 0.0, 0.0, 0.0, 0.0], (400, 1))
+    candidates = make_candidates([make_evidence()] * 400, np.arange(400) % 2 > 0)
+    alone = cross_fit(features, candidates, 1)[0]
+    confidence, middle, _ = cross_fit(features, candidates, 1, make_outside(features[0], 90, 2.0))
+    assert confidence.shape == middle.shape == (400,)
+    assert alone.mean() == pytest.approx(1 / 2, abs=0.01)
+    assert (sigmoid(middle).mean(), confidence.mean()) == pytest.approx((1 / 3, 1 / 3), abs=0.01)
+    assert np.abs(confidence - 1 / 3).max() < 0.05
+
+
+@pytest.mark.parametrize("outside", [None, make_outside([1.0, 1.0, 0.0, 1.0, 1.0], 45, 0.4)])
+def test_cross_fitting_never_uses_the_candidates_own_recording(outside):
     features, labels, right, recording = simulate([300, 300], seed=5, num_recordings=40)
     evidence = [make_evidence(box=Box(1.0, 2.0, int(label), 0.5)) for label in labels]
-    before = cross_fit(features, make_candidates(evidence, right, recording, 40), 2)
+    before = cross_fit(features, make_candidates(evidence, right, recording, 40), 2, outside)
     own = recording == 7
     changed = np.where(own, 1 - right, right)
-    after = cross_fit(features, make_candidates(evidence, changed, recording, 40), 2)
+    after = cross_fit(features, make_candidates(evidence, changed, recording, 40), 2, outside)
     for first, second in zip(before, after, strict=True):
         assert np.array_equal(first[own], second[own])
         assert not np.allclose(first[~own], second[~own])
@@ -173,7 +276,7 @@ def test_every_candidate_is_measured_at_the_exit_that_spoke():
     assert far.tolist() == [5.0, 2.5, 11.0]
     rows = features_of(candidates, far)
     assert rows.shape == (3, len(FEATURES))
-    assert rows[2] == pytest.approx([1.0, np.log(4), -1.0, 6.0])
+    assert rows[2] == pytest.approx([1.0, np.log(4), -1.0, 6.0, 0.9])  # 0.3 nats of entropy, three times
 
 
 # ---- intervals -------------------------------------------------------------------------------------------------------

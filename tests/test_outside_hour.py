@@ -74,6 +74,23 @@ def test_an_hour_is_360_recordings_within_full_scale(data_dir):
     assert kinds.total() == len(names) == 360 and kinds["outside"] == 126
     sounds = Counter(name.split("_", 2)[2] for name in names if name.startswith("outside"))
     assert set(sounds.values()) == {3}  # 42 test sounds
+    assert len({outside_recordings.sound_of(name) for name in names}) == 42 + 360 - 126
+
+
+@pytest.mark.parametrize(
+    ("name", "sound"),
+    [
+        ("outside_003_5-205589-A-7", "5-205589-A-7"),
+        ("outside_045_5-205589-A-7", "5-205589-A-7"),  # again, at another level and place
+        ("outside_000_door_bell_2", "door_bell_2"),
+        ("chirps_003_linear_up_once", "chirps_003_linear_up_once"),  # drawn anew every time
+        ("chirps_011_linear_up_once", "chirps_011_linear_up_once"),
+        ("speech_001_de+f3", "speech_001_de+f3"),
+        ("silence_000_zeros", "silence_000_zeros"),
+    ],
+)
+def test_recorded_sounds_recur_and_all_else_is_its_own(name, sound):
+    assert outside_recordings.sound_of(name) == sound
 
 
 def test_the_plan_is_an_hour_with_and_without_espeak(monkeypatch):

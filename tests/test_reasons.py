@@ -5,7 +5,9 @@ import pytest
 from test_evidence import make_evidence
 
 from modeling_easysed.calibration_easysed import Judgement
+from modeling_easysed.decisions_easysed import NEVER
 from modeling_easysed.decoding_easysed import Box
+from modeling_easysed.input_easysed import input_warnings, measure_input
 from modeling_easysed.reasons_easysed import LIMITS, fit_limits, reasons_for
 
 FITTED = {"disagreement": 0.5, "shift": 0.5, "exits": 0.5, "contrast": 10.0, "overlap": 0.6}
@@ -15,10 +17,12 @@ def make_judgement(is_unfamiliar: bool = False, is_calibrated: bool = True) -> J
     return Judgement(0.42, 0.3, 0.6, 0.9, 1.1, 1.9, 2.1, 0.0, is_unfamiliar, is_calibrated)
 
 
-def reasons(evidence=None, judgement=None, decision="accept", limits=FITTED, warnings=(), duration=10.0) -> list[str]:
+def reasons(
+    evidence=None, judgement=None, decision="accept", limits=FITTED, warnings=(), duration=10.0, needed=0.8
+) -> list[str]:
     evidence = make_evidence() if evidence is None else evidence
     judgement = make_judgement() if judgement is None else judgement
-    return reasons_for(evidence, judgement, decision, limits, list(warnings), duration, needed=0.8)
+    return reasons_for(evidence, judgement, decision, limits, list(warnings), duration, needed)
 
 
 def test_an_event_without_doubt_needs_no_reason():
@@ -69,6 +73,16 @@ def test_faults_of_the_recording_are_passed_on():
     assert reasons(warnings=[other]) == []
 
 
+def test_a_noisy_recording_is_a_reason():
+    noise = 0.1 * np.random.default_rng(0).standard_normal(5 * 16000).astype(np.float32)
+    (warning,) = input_warnings(measure_input(noise, 16000))
+    assert warning.startswith("noisy: steady white noise")
+    assert reasons(warnings=[warning]) == [warning]
+    # the event's own noise is another matter: both are said
+    found = reasons(make_evidence(contrast_db=0.0), warnings=[warning])
+    assert found == ["noisy: it hardly rises above the background", warning]
+
+
 def test_a_class_with_too_few_events_says_so():
     (found,) = reasons(judgement=make_judgement(is_calibrated=False))
     assert found.startswith("uncalibrated class: ")
@@ -78,6 +92,13 @@ def test_a_class_with_too_few_events_says_so():
 def test_without_any_other_reason_the_evidence_is_weak(decision):
     assert reasons(decision=decision) == ["weak evidence: confidence 0.42, 0.80 is needed to be accepted"]
     assert not any("weak" in one for one in reasons(make_evidence(overlap=0.9), decision=decision))
+
+
+@pytest.mark.parametrize("decision", ["review", "reject"])
+def test_a_class_that_is_never_accepted_says_so_without_a_number(decision):
+    expected = ["weak evidence: confidence 0.42, its class is accepted at no confidence"]
+    assert reasons(decision=decision, needed=NEVER) == expected
+    assert "1.00 is needed" in reasons(decision=decision, needed=1.0)[0]
 
 
 def test_limits_are_what_one_in_twenty_right_events_passes():
