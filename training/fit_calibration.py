@@ -20,8 +20,8 @@ from modeling_easysed.decisions_easysed import Table
 
 # Precision (1 / variance) of the normal priors. The coefficients of all classes together are nearly free; those of a
 # class may differ in the intercept, in the slope of the score and nowhere else. Chosen on `validation` by
-# cross-validation over the clips that were mixed (clips recur in several recordings, so folds over recordings favour freer classes):
-# the strongest pull towards all classes whose NLL was within one standard error of the best.
+# cross-validation over the clips that were mixed (clips recur in several recordings, so folds over recordings favour
+# freer classes): the strongest pull towards all classes whose NLL was within one standard error of the best.
 POOLED_PRECISION = np.array([1e-4, 1e-3, 0.3, 0.3, 0.3])
 CLASS_PRECISION = {0: 30.0, 1: 100.0}
 MIN_CLASS_EVENTS = 10  # right candidates; with fewer, a class has the map of all classes and is marked uncalibrated
