@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from transformers.utils import ModelOutput
@@ -90,8 +91,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def normal_nodes(num_nodes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Nodes and weights, each (nodes,), whose weighted sum is the mean over a standard normal distribution."""
-    import numpy as np
-
     nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
     return torch.from_numpy(nodes).float(), torch.from_numpy(weights / math.sqrt(2 * math.pi)).float()
 

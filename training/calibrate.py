@@ -11,7 +11,6 @@ accepted event."""
 
 import argparse
 import datetime
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from candidates import (
     name_of,
     read_sources,
 )
+from checkpoint_config import local_checkpoint, set_config_value
 from data import decode_clips, load_clips_dataset
 from fit_calibration import (
     MIN_CLASS_EVENTS,
@@ -51,7 +51,6 @@ from outside_recordings import outside_recordings, planned_recordings, sound_of
 from soundscape_split import class_names, load_model, predict_split, read_split
 from soundscapes import Recipe, SoundscapeMixer, frame_targets
 
-from modeling_easysed.bundled import resolve_checkpoint
 from modeling_easysed.calibration_easysed import QUANTILE, Calibration, Familiarity, calibration_id, setting_name
 from modeling_easysed.decisions_easysed import REVIEW_CONFIDENCE
 from modeling_easysed.evidence_easysed import to_logit
@@ -306,14 +305,6 @@ def summary(calibration: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_calibration(folder: Path, calibration: dict[str, Any]) -> None:
-    """Sets `calibration` in the folder's config.json and leaves everything else as it is."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["calibration"] = calibration
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="checkpoint folder (its config.json is rewritten)")
@@ -323,14 +314,12 @@ def main() -> int:
     parser.add_argument("--outside", help="folder of sounds of no target class, with metadata.csv")
     arguments = parser.parse_args()
     try:
-        folder = Path(resolve_checkpoint(arguments.model))
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"--model must be a local checkpoint folder, got {arguments.model}: download it first")
+        folder = local_checkpoint(arguments.model)
         calibration = calibrate(str(folder), arguments.data, arguments.split, arguments.clips, arguments.outside)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_calibration(folder, calibration)
+    set_config_value(folder, "calibration", calibration)
     print(summary(calibration))
     print(f"wrote calibration {calibration['id']} to {folder / 'config.json'}")
     return 0

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from checkpoint_config import local_checkpoint, set_config_value
 from f1_curves import Recording, curves_of
 from soundscape_split import FramePrediction, References, class_names, load_model, predict_split, read_split
 from tqdm import tqdm
 
-from modeling_easysed.bundled import resolve_checkpoint
 from modeling_easysed.decoding_easysed import DEFAULT_METHOD, PARAMETERS, class_parameters, decoding_for_exit
 
 # Values tried, in this order of parameters. The other parameters of "boxes" stay at their defaults: tuning filter_s and
@@ -197,14 +197,6 @@ def tune_checkpoint(folder: Path, data_dir: str, split: str, search: Search, obj
     return with_id({"method": search.method, "exits": exits, "tuned_on": tuned_on})
 
 
-def write_decoding(folder: Path, decoding: dict[str, Any]) -> None:
-    """Sets `decoding` in the folder's config.json and leaves everything else as it is."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["decoding"] = decoding
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="checkpoint folder (its config.json is rewritten)")
@@ -221,14 +213,12 @@ def main() -> int:
     try:
         if not all(0 <= share <= 1 for share in pooling):
             raise ValueError(f"--pooling and --threshold_pooling must be between 0 and 1, got {pooling}")
-        folder = Path(resolve_checkpoint(arguments.model))
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"--model must be a local checkpoint folder, got {arguments.model}: download it first")
+        folder = local_checkpoint(arguments.model)
         decoding = tune_checkpoint(folder, arguments.data, arguments.split, search, arguments.objective)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_decoding(folder, decoding)
+    set_config_value(folder, "decoding", decoding)
     print(f"wrote decoding {decoding['id']} to {folder / 'config.json'}")
     return 0
 
