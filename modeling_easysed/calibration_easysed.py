@@ -3,7 +3,7 @@
 `training/calibrate.py` fits it on held-out recordings and writes it into config.json:
 
     {"id", "date", "labels", "fitted_on": {...}, "doubt_limits": {...},
-     "exits": {"4": {"temperature", "familiarity": {...}, "settings": {"mc+shifts": {"classes", "onset", ...}}}}}
+     "exits": {"4": {"temperature", "familiarity": {...}, "settings": {"mc+shifts": {"classes", "border", ...}}}}}
 
 The confidence is a logistic map of the score, the least convinced exit, the unfamiliarity and the entropy inside, with
 coefficients of its own for every class, drawn towards those of all classes; the map's own uncertainty pulls it towards

@@ -29,6 +29,9 @@ CONFIDENCE_STEPS = 10_000
 THRESHOLDS = np.round(np.arange(0.99, 0.0, -0.01), 2)
 
 
+Answer = tuple[float, str, list[str]]  # threshold, sentence, and a warning where nothing can be guaranteed
+
+
 @dataclass(frozen=True)
 class Goal:
     """What the user asks of accepted events; None = not asked.
@@ -138,45 +141,41 @@ def make_rule(goal: Goal, table: Table, labels: Sequence[str], outside_threshold
     """The rule for a goal.
 
     Args:
-        goal: what is asked; the default goal is a precision of 0.9.
+        goal: what is asked. Where nothing is asked of accepted events, a precision of 0.9 is.
         table: of the setting in use.
         labels: class names.
-        outside_threshold: no lower confidence is accepted unless the goal says so: what kept sounds outside the
-            classes below one accepted event per hour when the calibration was fitted.
+        outside_threshold: no lower confidence is ever accepted: what kept sounds outside the classes below one accepted
+            event per hour when the calibration was fitted.
     """
-    accept, sentences, warnings = 0.0, [], []
-    precision = DEFAULT_PRECISION if goal.is_default else goal.min_precision
+    is_asked = goal.min_precision is not None or goal.max_false_alarms_per_hour is not None
+    precision = goal.min_precision if is_asked else DEFAULT_PRECISION
+    answers: list[Answer] = []
     if precision is not None:
-        threshold, sentence, warning = precision_threshold(table, precision)
-        accept = max(accept, threshold)
-        sentences.append(sentence)
-        warnings += warning
+        answers.append(precision_threshold(table, precision))
     if goal.max_false_alarms_per_hour is not None:
-        threshold, sentence, warning = false_alarm_threshold(table, goal.max_false_alarms_per_hour)
-        accept = max(accept, threshold)
-        sentences.append(sentence)
-        warnings += warning
+        answers.append(false_alarm_threshold(table, goal.max_false_alarms_per_hour))
+    accept = max(outside_threshold, *(threshold for threshold, *_ in answers))
     review = REVIEW_CONFIDENCE
     if goal.min_recall is not None:
-        review, sentence, warning = recall_threshold(table, goal.min_recall)
-        sentences.append(sentence)
-        warnings += warning
-    accept = max(accept, outside_threshold, review if goal.min_recall is None else 0.0)
+        answers.append(recall_threshold(table, goal.min_recall))
+        review = answers[-1][0]
+    if goal.min_recall is None or not is_asked:
+        accept = max(accept, review)
+    review = min(review, accept)
     per_class = np.full(len(labels), accept)
     if precision is not None:
         per_class = class_thresholds(table, precision, accept, len(labels))
-    usual = float(np.median(per_class))
+    sentences = [sentence for _, sentence, _ in answers]
+    usual = float(np.quantile(per_class, 0.5, method="lower"))
     if usual < NEVER:
         why = " (lower ones let sounds of no target class in)" if usual == outside_threshold else ""
         sentences.append(f"events are accepted from confidence {usual:.2f} on{why}")
     kept = table.accepted(per_class[table.label]).sum() / max(1, (table.confidence >= review).sum())
     sentences.append(f"{100 * kept:.0f} % of the reported events of the calibration recordings are accepted")
-    return Rule(per_class, min(review, accept), sentences, warnings)
+    return Rule(per_class, review, sentences, [text for *_, warnings in answers for text in warnings])
 
 
 # ---- one goal: threshold, sentence, and a warning where the calibration cannot support it ----------------------------
-
-Answer = tuple[float, str, list[str]]
 
 
 def precision_threshold(table: Table, precision: float, risk: float = RISK) -> Answer:
@@ -221,15 +220,16 @@ def false_alarm_threshold(table: Table, per_hour: float) -> Answer:
     chosen, held = None, NEVER
     for threshold in THRESHOLDS:
         wrong = float((table.accepted(threshold) & ~table.right).sum())
-        chosen = threshold if (wrong + worst) / (table.num_recordings + 1) <= goal else chosen
+        chosen = threshold if (wrong + worst) / (table.num_recordings + 1) <= goal * (1 + 1e-9) else chosen
         held = threshold if wrong / table.num_recordings <= goal else held
     what = f"at most {per_hour:g} false alarms per hour among accepted events"
+    needed = math.ceil(worst / goal - 1e-9) - 1
     if chosen is not None:
         return _guaranteed(what, chosen, table, "on average")
     return _not_guaranteed(
         what,
         held,
-        f"max_false_alarms_per_hour={per_hour:g} cannot be guaranteed: needs at least {math.ceil(worst / goal) - 1} "
+        f"max_false_alarms_per_hour={per_hour:g} cannot be guaranteed: needs at least {needed} "
         f"labelled recordings without a sure error, has {table.num_recordings}",
     )
 

@@ -252,7 +252,6 @@ def test_a_class_that_is_right_at_no_confidence_is_never_accepted_and_never_a_nu
     assert not any("1.01" in one for one in rule.sentences + rule.warnings)
 
 
-@pytest.mark.xfail(strict=True, reason="the median of two classes is no class's threshold: (0.3 + 1.01) / 2")
 def test_the_sentence_names_a_confidence_from_which_a_class_is_accepted():
     rule = make_rule(DEFAULT_GOAL, with_a_wrong_class(0), LABELS, 0.0)
     assert rule.accept.tolist() == [REVIEW_CONFIDENCE, NEVER]
@@ -283,7 +282,6 @@ def test_a_recall_moves_the_border_of_review():
     assert rule.review <= 0.1 and (rule.accept >= rule.review).all()
 
 
-@pytest.mark.xfail(strict=True, reason="with a recall alone everything is accepted, also below that confidence")
 def test_a_recall_alone_accepts_what_it_reports():
     # one event per recording with confidences 0.01, 0.02, ... 0.99: nine of ten are reported from 0.10 on
     table = make_table([((number + 1) / 100, True, number) for number in range(99)], 99)
@@ -293,7 +291,6 @@ def test_a_recall_alone_accepts_what_it_reports():
     assert rule.sentences[-2] == "events are accepted from confidence 0.10 on"  # no outside sound was heard
 
 
-@pytest.mark.xfail(strict=True, reason="it is a share of what lies above the review border before that is lowered")
 def test_no_more_than_all_of_the_reported_events_are_accepted():
     # 200 events of 0.95 are right, 200 of 0.45 are wrong; a recall of 5 % needs the first alone
     goal = Goal(min_recall=0.05, min_precision=0.4)
@@ -312,7 +309,7 @@ def test_review_never_lies_above_accept():
     [(Goal(min_precision=0.99), "has 10 right"), (Goal(min_recall=0.99), "has 10,"), (Goal(None, None, 0.1), "has 10")],
 )
 def test_a_goal_without_support_is_a_warning_with_numbers(goal, number):
-    (warning,) = make_rule(goal, sure_table(10), LABELS, 0.0).warnings
+    warning = make_rule(goal, sure_table(10), LABELS, 0.0).warnings[-1]
     assert "needs at least" in warning and number in warning
 
 

@@ -80,7 +80,7 @@ def test_candidates_of_a_recording_are_not_independent():
 
 
 def test_a_rare_class_is_judged_like_all_and_a_frequent_one_by_itself():
-    counts, intercepts = [2000, 2000, 2000, 3], [1.5, -1.5, 0.0, 0.0]
+    counts, intercepts = [6000, 6000, 6000, 3], [1.5, -1.5, 0.0, 0.0]
     fitted = HierarchicalMap(*simulate(counts, seed=2, intercepts=intercepts), num_classes=4)
     pooled, _ = fitted.of_class(None)
     for label in (0, 1):
@@ -101,7 +101,7 @@ def test_three_wrong_events_do_not_condemn_a_class():
 
 
 def test_confidences_are_those_of_each_candidates_class():
-    features, labels, right, recording = simulate([1500, 1500], seed=4, intercepts=[1.0, -1.0])
+    features, labels, right, recording = simulate([4500, 4500], seed=4, intercepts=[1.0, -1.0])
     fitted = HierarchicalMap(features, labels, right, recording, num_classes=2)
     confidence, middle, variance = fitted.confidence(features, labels)
     for row in (0, -1):
