@@ -355,7 +355,7 @@ def test_the_maps_hear_half_of_the_outside_sounds_with_twice_their_weight(split_
     for outside in heard[num_maps:]:
         # three candidates in each of two recordings
         assert outside.features.shape == (6, 5) and outside.recording.tolist() == [0, 0, 0, 1, 1, 1]
-        assert outside.labels.tolist() == [0, 1, 2] * 2 and outside.weights == pytest.approx([0.4] * 6)
+        assert outside.labels.tolist() == [0, 1, 2] * 2 and outside.weights == pytest.approx([0.2] * 6)
     # they sound like the recordings of the split, so that less of what is found there is believed
     tables = [Table.load(one["exits"]["3"]["settings"]["mc+shifts"]["table"]) for one in (alone, together)]
     assert len(tables[0].confidence) == len(tables[1].confidence) == 18  # outside candidates are in no table
