@@ -17,6 +17,7 @@ COLOURS = ("#0072B2", "#C44E00", "#00805C", "#B2558A", "#A87400", "#2A86BF", "#7
 DYNAMIC_RANGE_DB = 70.0
 MAX_CLASSES = 20  # of more, the picture keeps those that come closest to sounding
 LABEL_CHARACTER_INCHES = 0.068
+WHISKER_DROP = 0.27  # of a bar's height: intervals lie below the number
 
 
 def plot_detection(detection: "Detection", path: str | Path | None = None) -> Any:
@@ -145,8 +146,9 @@ def _draw_event(axes: Any, event: "Event", lane: int, colour: str, duration: flo
     axes.barh(lane, length, left=event.onset, height=0.72, color=fill, edgecolor=edge, linewidth=0.8)
     for low, high in ((event.onset_low, event.onset_high), (event.offset_low, event.offset_high)):
         if low is not None:
-            axes.hlines(lane, low, high, color="black", linewidth=1.2)
-            axes.vlines([low, high], lane - 0.12, lane + 0.12, color="black", linewidth=1.2)
+            axes.hlines(lane + WHISKER_DROP, low, high, color="black", linewidth=1.0)
+            ends = lane + WHISKER_DROP - 0.08, lane + WHISKER_DROP + 0.08
+            axes.vlines([low, high], *ends, color="black", linewidth=1.0)
     if inches > LABEL_CHARACTER_INCHES * (len(text) + 1):
         middle = (event.onset + event.offset) / 2
         axes.text(middle, lane, text, ha="center", va="center", color=ink, fontsize=8)
