@@ -63,19 +63,16 @@ def headline(all_trust: list[Trust]) -> list[str]:
     """Raw score of the plain pass, the default's score with and without temperature, and its confidence."""
     default = [trust["settings"][DEFAULT] for trust in all_trust]
     plain = [raw_figures(trust) for trust in all_trust]
-    rows = {
-        "raw score, plain pass, its own events": [
-            [one[key] for one in plain] for key in ("ece", "brier", "nll", "aurc")
-        ],
-        **{
-            f"{name}, default setting": [[one[kind][key] for one in default] for key in ("ece", "brier", "nll", "aurc")]
-            for name, kind in (
-                ("raw score", "raw"),
-                ("temperature scaling", "temperature"),
-                ("confidence", "confidence"),
-            )
-        },
+    measures = ("ece", "brier", "nll", "aurc")
+    deepest = max(name for name in all_trust[0]["settings"] if name.endswith(", none"))
+    sources = {
+        "raw score, plain pass": [trust["settings"][deepest]["raw"] for trust in all_trust],
+        "raw score, plain pass, only events above its own thresholds": plain,
+        "raw score, default setting": [one["raw"] for one in default],
+        "temperature scaling alone, default setting": [one["temperature"] for one in default],
+        "confidence, default setting": [one["confidence"] for one in default],
     }
+    rows = {name: [[one[key] for one in own] for key in measures] for name, own in sources.items()}
     lines = ["| what is believed | ECE | Brier | NLL | AURC |", "| --- | --- | --- | --- | --- |"]
     return lines + [
         f"| {name} | " + " | ".join(cell(values) for values in columns) + " |" for name, columns in rows.items()

@@ -46,6 +46,7 @@ class Judgement:
     offset_high: float
     unfamiliarity: float
     is_unfamiliar: bool
+    seems_unfamiliar: bool
     is_calibrated: bool
 
 
@@ -81,7 +82,8 @@ class Familiarity(NamedTuple):
     constant: np.ndarray  # (classes,)
     median: float
     spread: float
-    limit: float
+    limit: float  # beyond it an event is never accepted: few right events lie there
+    doubt_limit: float  # beyond it an event that is not accepted is called unfamiliar: more right events lie there
 
     @classmethod
     def load(cls, saved: dict[str, Any]) -> "Familiarity":
@@ -91,19 +93,19 @@ class Familiarity(NamedTuple):
         quadratic = np.zeros((size, size))
         quadratic[np.triu_indices(size)] = upper
         quadratic = quadratic + np.triu(quadratic, 1).T
-        numbers = (saved["median"], saved["spread"], saved["limit"])
+        numbers = (saved["median"], saved["spread"], saved["limit"], saved["doubt_limit"])
         return cls(quadratic, linear.reshape(num_classes, size), constant, *numbers)
 
     def save(self) -> dict[str, Any]:
         """As `load` reads it."""
         upper = self.quadratic[np.triu_indices(len(self.quadratic))]
         flat = np.concatenate([upper, self.linear.ravel(), self.constant]).astype(np.float32)
-        numbers = {"median": self.median, "spread": self.spread, "limit": self.limit}
+        names = ("median", "spread", "limit", "doubt_limit")
         return {
             "size": len(self.quadratic),
             "num_classes": len(self.constant),
             "distance": pack(flat),
-            **{name: float(f"{value:.6g}") for name, value in numbers.items()},
+            **{name: float(f"{getattr(self, name):.6g}") for name in names},
         }
 
     def measure(self, embeddings: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -189,6 +191,7 @@ class Calibration:
             *borders,
             float(unfamiliarity),
             bool(unfamiliarity > familiarity.limit),
+            bool(unfamiliarity > familiarity.doubt_limit),
             own is not None and not own.get("uncalibrated", False),
         )
 

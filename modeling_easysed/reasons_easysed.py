@@ -64,7 +64,8 @@ def reasons_for(
         duration: seconds of the recording.
         needed: confidence from which an event of its class is accepted.
     """
-    reasons = ["unfamiliar sound: unlike what the model was trained on"] if judgement.is_unfamiliar else []
+    is_unfamiliar = judgement.is_unfamiliar or (judgement.seems_unfamiliar and decision != "accept")
+    reasons = ["unfamiliar sound: unlike what the model was trained on"] if is_unfamiliar else []
     for name, (attribute, is_upper) in LIMITS.items():
         value, limit = getattr(one, attribute), limits[name]
         if value > max(limit, SMALLEST_LIMIT) if is_upper else value < limit:

@@ -68,7 +68,10 @@ def test_floors_on_the_test_soundscapes(data_dir):
 
 
 def moves_under(pipe: SoundEventDetectionPipeline, paths: list[Path], change, shift_s: float) -> np.ndarray:
-    """Seconds that the worse border of every inner event moves when `change(samples)` shifts it; infinite if lost."""
+    """Seconds that the worse border of every event moves when `change(samples)` shifts the recording; infinite if lost.
+
+    Events count that are more likely right than wrong and lie farther from the start than the network hears.
+    """
     context_s = pipe.model.config.context_s
     moves = []
     for path in paths:
@@ -76,7 +79,7 @@ def moves_under(pipe: SoundEventDetectionPipeline, paths: list[Path], change, sh
         whole = pipe({"array": samples, "sampling_rate": rate}, exit=pipe.model.num_exits)
         moved = pipe({"array": change(samples), "sampling_rate": rate}, exit=pipe.model.num_exits).events
         for event in whole.events:
-            if context_s - shift_s < event.onset and event.offset < whole.duration - context_s:
+            if event.confidence > 0.5 and event.onset > context_s + abs(shift_s):
                 distances = [
                     max(abs(other.onset - shift_s - event.onset), abs(other.offset - shift_s - event.offset))
                     for other in moved
@@ -88,23 +91,23 @@ def moves_under(pipe: SoundEventDetectionPipeline, paths: list[Path], change, sh
 
 @pytest.mark.parametrize(("shift_s", "fill"), [(0.03, "zeros"), (-0.72, "cut"), (-0.73, "cut")])
 def test_events_follow_the_recording(pipe, data_dir, shift_s, fill):
-    """Moved by any multiple of 10 ms, inner events move by just as much: four grids interleave."""
-    paths = sorted((data_dir / "soundscapes" / "audio" / "test").glob("*.ogg"))[:40]
+    """Moved by any multiple of 10 ms, events move by just as much: four grids interleave."""
+    paths = sorted((data_dir / "soundscapes" / "audio" / "test").glob("*.ogg"))[:30]
     num = round(abs(shift_s) * 16000)
 
     def change(samples: np.ndarray) -> np.ndarray:
         return np.concatenate([np.zeros(num, np.float32), samples]) if fill == "zeros" else samples[num:]
 
     moves = moves_under(pipe, paths, change, shift_s)
-    assert len(moves) > 15
-    assert (moves < 1e-6).mean() >= 0.9  # what remains reaches as far as the recording's end
-    assert (moves <= 0.2).mean() >= 0.95
+    assert len(moves) > 25
+    assert (moves < 1e-6).mean() >= 0.9
+    assert (moves <= 0.2).mean() >= 0.95  # the collar of event-based F1
 
 
 def test_a_cut_between_the_frames_moves_hardly_an_event(pipe, data_dir):
-    paths = sorted((data_dir / "soundscapes" / "audio" / "test").glob("*.ogg"))[:40]
+    paths = sorted((data_dir / "soundscapes" / "audio" / "test").glob("*.ogg"))[:30]
     moves = moves_under(pipe, paths, lambda samples: samples[round(0.745 * 16000) :], -0.745)
-    assert np.median(moves) <= 0.01
+    assert np.median(moves) <= 0.0151  # one and a half steps of the line
     assert (moves <= 0.2).mean() >= 0.9
 
 

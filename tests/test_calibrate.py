@@ -329,7 +329,7 @@ def test_outside_sounds_raise_the_bar(split_dir, checkpoint, small, monkeypatch)
     saved = config_of(checkpoint)["calibration"]
     # once for the maps, once for the threshold
     assert [one[1:] for one in asked] == [("validation", 0)] * 2
-    assert saved["fitted_on"]["outside"] == "outside/validation" and saved["outside_weight"] == 0.2
+    assert saved["fitted_on"]["outside"] == "outside/validation" and saved["outside_weight"] == 0.1
     assert saved["id"] == calibration_id(saved)
     # the same network on the sound that it heard in two recordings, of which one alone may be accepted
     pipeline = SoundEventDetectionPipeline.from_pretrained(checkpoint, device="cpu")

@@ -34,7 +34,7 @@ def sigmoid(value):
 
 def make_familiarity(size: int = 2, num_classes: int = 2, **changes) -> Familiarity:
     """Distance = squared length of the embedding."""
-    numbers = {"median": 0.0, "spread": 1.0, "limit": 9.0, **changes}
+    numbers = {"median": 0.0, "spread": 1.0, "limit": 9.0, "doubt_limit": 4.0, **changes}
     return Familiarity(np.eye(size), np.zeros((num_classes, size)), np.zeros(num_classes), **numbers)
 
 
@@ -94,7 +94,7 @@ def random_familiarity(rng: np.random.Generator, size: int = 16, num_classes: in
     overall = np.linalg.inv(np.linalg.inv(within) + means.T @ means / num_classes)
     linear = -2 * means @ within + 2 * overall @ centre
     constant = np.array([mean @ within @ mean for mean in means]) - centre @ overall @ centre
-    return means, centre, within, overall, Familiarity(within - overall, linear, constant, 2.0, 4.0, 3.0)
+    return means, centre, within, overall, Familiarity(within - overall, linear, constant, 2.0, 4.0, 3.0, 1.5)
 
 
 def test_unfamiliarity_is_a_relative_mahalanobis_distance():
@@ -117,7 +117,7 @@ def test_saving_keeps_distances():
     loaded = Familiarity.load(json.loads(json.dumps(familiarity.save())))
     before, after = (one._replace(median=0.0, spread=1.0).measure(embeddings, classes) for one in (familiarity, loaded))
     assert after == pytest.approx(before, rel=1e-4, abs=1e-3)
-    assert (loaded.median, loaded.spread, loaded.limit) == (2.0, 4.0, 3.0)
+    assert (loaded.median, loaded.spread, loaded.limit, loaded.doubt_limit) == (2.0, 4.0, 3.0, 1.5)
     assert loaded.quadratic == pytest.approx(loaded.quadratic.T)
 
 
@@ -237,6 +237,7 @@ def test_unfamiliar_is_beyond_the_limit_and_counts_in_the_map():
     assert (known.unfamiliarity, known.is_unfamiliar) == (pytest.approx(9.0), False)
     assert known.confidence == pytest.approx(sigmoid(-6.0))  # clipped in the map alone
     assert judge(make_evidence(embedding=np.array([0.1, 3.0])), saved).is_unfamiliar
+    assert known.seems_unfamiliar and not judge(make_evidence(embedding=np.array([0.0, 2.0])), saved).seems_unfamiliar
 
 
 def test_the_entropy_inside_counts_in_the_map():

@@ -255,7 +255,7 @@ def test_familiarity_survives_a_class_without_training_events():
 def test_one_in_twenty_right_events_is_flagged():
     rng = np.random.default_rng(2)
     embeddings, labels = rng.normal(size=(2000, 4)), rng.integers(0, 3, size=2000)
-    familiarity = set_limit(fit_familiarity(embeddings, labels, 3), embeddings, labels)
+    familiarity = set_limit(fit_familiarity(embeddings, labels, 3), embeddings, labels, np.full(2000, 0.9))
     distance = familiarity.measure(embeddings, labels)
     assert (distance > familiarity.limit).mean() == pytest.approx(0.05, abs=1e-3)
     low, median, high = np.quantile(distance, [0.16, 0.5, 0.84])
@@ -265,7 +265,7 @@ def test_one_in_twenty_right_events_is_flagged():
 
 
 def test_every_candidate_is_measured_at_the_exit_that_spoke():
-    plain = Familiarity(np.eye(2), np.zeros((2, 2)), np.array([0.0, 10.0]), 0.0, 1.0, 0.0)
+    plain = Familiarity(np.eye(2), np.zeros((2, 2)), np.array([0.0, 10.0]), 0.0, 1.0, 0.0, 0.0)
     evidence = [
         make_evidence(exit_index=1, embedding=np.array([1.0, 2.0])),
         make_evidence(exit_index=2, embedding=np.array([1.0, 2.0])),

@@ -13,8 +13,10 @@ from modeling_easysed.reasons_easysed import LIMITS, fit_limits, reasons_for
 FITTED = {"disagreement": 0.5, "shift": 0.5, "exits": 0.5, "contrast": 10.0, "overlap": 0.6}
 
 
-def make_judgement(is_unfamiliar: bool = False, is_calibrated: bool = True) -> Judgement:
-    return Judgement(0.42, 0.3, 0.6, 0.9, 1.1, 1.9, 2.1, 0.0, is_unfamiliar, is_calibrated)
+def make_judgement(
+    is_unfamiliar: bool = False, is_calibrated: bool = True, seems_unfamiliar: bool = False
+) -> Judgement:
+    return Judgement(0.42, 0.3, 0.6, 0.9, 1.1, 1.9, 2.1, 0.0, is_unfamiliar, seems_unfamiliar, is_calibrated)
 
 
 def reasons(
@@ -119,3 +121,9 @@ def test_limits_are_what_one_in_twenty_right_events_passes():
 
 def test_overlap_below_one_half_is_none():
     assert fit_limits([make_evidence(overlap=0.05)] * 20)["overlap"] == 0.5
+
+
+@pytest.mark.parametrize(("decision", "is_said"), [("accept", False), ("review", True), ("reject", True)])
+def test_what_only_seems_unfamiliar_is_said_of_events_that_are_not_accepted(decision, is_said):
+    found = reasons(make_evidence(), make_judgement(seems_unfamiliar=True), decision)
+    assert any(reason.startswith("unfamiliar sound:") for reason in found) == is_said

@@ -81,7 +81,9 @@ def test_the_whole_report(split_dir, checkpoint, small, tmp_path, monkeypatch, c
     monkeypatch.setattr(sys, "argv", ["trust_table.py", str(out), str(out)])
     trust_table.main()
     table = capsys.readouterr().out
-    assert f"{default['confidence']['ece']:.3f} ± 0.000" in table and "raw score, plain pass, its own events" in table
+    assert (
+        f"{default['confidence']['ece']:.3f} ± 0.000" in table and "temperature scaling alone, default setting" in table
+    )
 
 
 def test_the_cost_is_measured_for_every_setting(checkpoint, monkeypatch, capsys):  # noqa: F811

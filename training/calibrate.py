@@ -122,7 +122,9 @@ def fit_all_familiarity(
         embeddings = np.stack([one.embedding for one in own.evidence])[own.right]
         labels = own.label[own.right]
         fitted_on = (embeddings, labels) if trained is None else (trained[0][index - 1], trained[1])
-        familiarity[index] = set_limit(fit_familiarity(*fitted_on, model.config.num_labels), embeddings, labels)
+        familiarity[index] = set_limit(
+            fit_familiarity(*fitted_on, model.config.num_labels), embeddings, labels, own.score[own.right]
+        )
     return familiarity
 
 

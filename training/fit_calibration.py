@@ -26,7 +26,9 @@ POOLED_PRECISION = np.array([1e-4, 1e-3, 0.3, 0.3, 0.3])
 CLASS_PRECISION = {0: 30.0, 1: 100.0}
 MIN_CLASS_EVENTS = 10  # right candidates; with fewer, a class has the map of all classes and is marked uncalibrated
 NUM_FOLDS = 10
-UNFAMILIAR_SHARE = 0.05  # of right target events that are called unfamiliar
+UNFAMILIAR_SHARE = 0.05  # of right target events that are too far from training to be accepted
+DOUBT_SHARE = 0.2  # of right target events with a sure score that are called unfamiliar when they are not accepted
+SURE_SCORE = 0.5
 BORDER_FLOOR_S = 0.02
 NUM_BOOTSTRAPS = 300
 WIDENING = 1.0 + np.arange(0, 21) * 0.1
@@ -46,7 +48,7 @@ def fit_familiarity(embeddings: np.ndarray, labels: np.ndarray, num_classes: int
     overall = _precision(embeddings - centre)
     linear = -2 * means @ within + 2 * overall @ centre
     constant = np.einsum("ki,ij,kj->k", means, within, means) - centre @ overall @ centre
-    return Familiarity(within - overall, linear, constant, 0.0, 1.0, 0.0)
+    return Familiarity(within - overall, linear, constant, 0.0, 1.0, 0.0, 0.0)
 
 
 def _precision(residuals: np.ndarray) -> np.ndarray:
@@ -55,13 +57,15 @@ def _precision(residuals: np.ndarray) -> np.ndarray:
     return np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
 
 
-def set_limit(familiarity: Familiarity, embeddings: np.ndarray, labels: np.ndarray) -> Familiarity:
-    """Scales distances by those of right target events of held-out recordings; flags the farthest 5 % of these."""
+def set_limit(familiarity: Familiarity, embeddings: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> Familiarity:
+    """Scales distances by those of right target events of held-out recordings, and sets both limits on these."""
     distance = familiarity.measure(embeddings, labels)
     low, median, high = np.quantile(distance, [0.16, 0.5, 0.84])
     spread = max((high - low) / 2, 1e-6)
-    limit = (np.quantile(distance, 1 - UNFAMILIAR_SHARE) - median) / spread
-    return familiarity._replace(median=float(median), spread=float(spread), limit=float(limit))
+    sure = distance[scores > SURE_SCORE] if (scores > SURE_SCORE).any() else distance
+    limits = (np.quantile(distance, 1 - UNFAMILIAR_SHARE), np.quantile(sure, 1 - DOUBT_SHARE))
+    limit, doubt_limit = (float((value - median) / spread) for value in limits)
+    return familiarity._replace(median=float(median), spread=float(spread), limit=limit, doubt_limit=doubt_limit)
 
 
 # ---- the map to confidence -------------------------------------------------------------------------------------------
