@@ -15,7 +15,15 @@ from trust_figures import draw_accuracy_compute, draw_interval_coverage, draw_re
 
 from modeling_easysed import SoundEventDetectionPipeline
 from modeling_easysed.calibration_easysed import Calibration, Judgement, setting_name
-from modeling_easysed.decisions_easysed import DEFAULT_GOAL, Table, make_rule, precision_threshold
+from modeling_easysed.decisions_easysed import (
+    DEFAULT_GOAL,
+    RISK,
+    Table,
+    false_alarm_threshold,
+    make_rule,
+    precision_threshold,
+    recall_threshold,
+)
 from modeling_easysed.decoding_easysed import class_parameters, decoding_for_exit
 from modeling_easysed.evidence_easysed import to_logit
 from modeling_easysed.metrics import (
@@ -29,7 +37,7 @@ from modeling_easysed.metrics import (
 NUM_BOOTSTRAPS = 500
 NUM_SPLITS = 200
 NUM_TIMED = 12
-PRECISION = 0.9
+PRECISION, FALSE_ALARMS_PER_HOUR, RECALL = 0.9, 60.0, 0.7  # goals whose guarantees are checked
 LEVELS = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
 DEFAULT = (0, "mc", SHIFTS)  # what the pipeline does when nothing is asked
 
@@ -61,6 +69,15 @@ class Reported:
         thresholds = class_parameters(decoding, len(labels))["threshold"]
         self.above = self.score > thresholds[candidates.label]
         self.kept = self.above | (self.decision != "reject")
+
+    def part(self, recordings: np.ndarray) -> Table:
+        """The table of some recordings (indices, increasing), with this calibration's confidences."""
+        candidates = self.candidates
+        inside = np.isin(candidates.recording, recordings)
+        columns = (self.confidence, candidates.label, self.right, np.searchsorted(recordings, candidates.recording))
+        rows = [column[inside] for column in (*columns, self.unfamiliar)]
+        seconds = float(candidates.durations[recordings].sum())
+        return Table(*rows, len(recordings), seconds, candidates.num_events[recordings])
 
     def intervals(self, border: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Low end, high end and truth of a border of the right reported events."""
@@ -128,7 +145,12 @@ def setting_figures(
     for border in ("onset", "offset"):
         low, high, truth = reported.intervals(border)
         inside = (low - 1e-6 <= truth) & (truth <= high + 1e-6)
-        figures[border] = {"coverage": float(inside.mean()), "median_width_s": float(np.median(high - low))}
+        owners = reported.candidates.recording[reported.kept & right]
+        figures[border] = {
+            "coverage": float(inside.mean()),
+            "interval": bootstrap(owners, num_recordings, lambda rows, i=inside: float(i[rows].mean())),
+            "median_width_s": float(np.median(high - low)),
+        }
     figures["decisions"] = decision_figures(reported)
     events = _events_above_threshold(reported, classes)
     figures["event_f1"] = event_based_metrics(references, events, classes)["macro"]["f1"]
@@ -156,40 +178,48 @@ def _events_above_threshold(reported: Reported, classes: list[str]) -> dict[str,
 
 
 def split_check(reported: Reported) -> dict[str, Any]:
-    """The precision guarantee on random halves of the recordings: thresholds from one, events of the other.
+    """The guarantees on random halves of the recordings: thresholds from one half, events of the other.
 
-    Counts the splits where the accepted share of right events of the other half is below the goal; a half has a
-    sampling error of its own, so also those where it is below by more than one standard error.
+    For the precision, splits are counted where the accepted share of right events of the other half is below the goal;
+    a half has a sampling error of its own, so also those where it is below by more than one standard error. For false
+    alarms and recall, which hold on average, the mean over splits is given.
     """
-    rng, candidates = np.random.default_rng(0), reported.candidates
-    num = len(candidates.files)
-    below, clearly_below, shares, guaranteed = 0, 0, [], 0
+    rng, num = np.random.default_rng(0), len(reported.candidates.files)
+    precisions, false_alarms, recalls = [], [], []
     for _ in range(NUM_SPLITS):
-        half = rng.permutation(num)[: num // 2]
-        is_first = np.isin(candidates.recording, half)
-        place = np.full(num, -1)
-        place[half] = np.arange(len(half))
-        columns = (reported.confidence, candidates.label, reported.right, place[candidates.recording])
-        rows = [column[is_first] for column in (*columns, reported.unfamiliar)]
-        table = Table(*rows, len(half), float(candidates.durations[half].sum()), candidates.num_events[half])
-        threshold, _, warnings = precision_threshold(table, PRECISION)
-        if warnings:
-            continue
-        guaranteed += 1
-        accepted = ~is_first & (reported.confidence >= threshold) & ~reported.unfamiliar
-        share = reported.right[accepted].mean() if accepted.any() else 1.0
-        error = np.sqrt(PRECISION * (1 - PRECISION) / max(1, accepted.sum()))
-        below += share < PRECISION
-        clearly_below += share < PRECISION - error
-        shares.append(accepted.sum() / max(1, (~is_first & reported.kept).sum()))
+        half = np.sort(rng.permutation(num)[: num // 2])
+        other = np.setdiff1d(np.arange(num), half)
+        fitted_on, judged = reported.part(half), reported.part(other)
+        threshold, _, warnings = precision_threshold(fitted_on, PRECISION)
+        if not warnings:
+            accepted = judged.accepted(threshold)
+            share = judged.right[accepted].mean() if accepted.any() else 1.0
+            precisions.append((share, np.sqrt(PRECISION * (1 - PRECISION) / max(1, accepted.sum()))))
+        threshold, _, warnings = false_alarm_threshold(fitted_on, FALSE_ALARMS_PER_HOUR)
+        if not warnings:
+            wrong = (judged.accepted(threshold) & ~judged.right).sum()
+            false_alarms.append(wrong * 3600 / judged.duration_s)
+        threshold, _, warnings = recall_threshold(fitted_on, RECALL)
+        if not warnings:
+            found = judged.per_recording(((judged.confidence >= threshold) & judged.right).astype(float))
+            shares = np.where(judged.num_events > 0, found / np.maximum(judged.num_events, 1), 1.0)
+            recalls.append(shares.mean())
     return {
         "splits": NUM_SPLITS,
-        "guaranteed": guaranteed,
-        "below_goal": int(below),
-        "below_goal_by_a_standard_error": int(clearly_below),
-        "promised_at_most": 0.1 * guaranteed,
-        "mean_share_kept": float(np.mean(shares)) if shares else None,
+        "precision": {
+            "goal": PRECISION,
+            "guaranteed": len(precisions),
+            "below_goal": int(sum(share < PRECISION for share, _ in precisions)),
+            "below_goal_by_a_standard_error": int(sum(share < PRECISION - error for share, error in precisions)),
+            "promised_at_most": RISK * len(precisions),
+        },
+        "false_alarms_per_hour": _mean_check(FALSE_ALARMS_PER_HOUR, false_alarms),
+        "recall": _mean_check(RECALL, recalls),
     }
+
+
+def _mean_check(goal: float, values: list[float]) -> dict[str, float | int | None]:
+    return {"goal": goal, "guaranteed": len(values), "mean": float(np.mean(values)) if values else None}
 
 
 def milliseconds(pipe: SoundEventDetectionPipeline, paths: list[Path], setting: Setting) -> float:
@@ -276,28 +306,29 @@ def event_rows(everything: dict[Setting, Reported]) -> dict[str, Any]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The table of all settings."""
+    """The table of all settings; in brackets 90 % bootstrap intervals over recordings."""
     lines = [
         "| setting | events | right | ECE raw | ECE T | ECE | Brier raw | Brier T | Brier | NLL raw | NLL T | NLL "
-        "| AURC raw | AURC | onset | offset | accepted | right | event F1 | ms |",
+        "| AURC raw | AURC | onsets inside | offsets inside | accepted | right | event F1 | ms |",
         "|" + " --- |" * 20,
     ]
     for name, one in result["settings"].items():
         cells = [str(one["num_reported"]), f"{one['share_right']:.3f}"]
-        for measure in ("ece", "brier", "nll"):
+        cells += [f"{one[kind]['ece']:.3f}" for kind in ("raw", "temperature")]
+        cells.append(_with_interval(one["confidence"]["ece"], one["confidence"]["intervals"]["ece"]))
+        for measure in ("brier", "nll"):
             cells += [f"{one[kind][measure]:.3f}" for kind in ("raw", "temperature", "confidence")]
-        cells += [f"{one[kind]['aurc']:.4f}" for kind in ("raw", "confidence")]
-        cells += [f"{one[border]['coverage']:.3f}" for border in ("onset", "offset")]
+        cells += [_with_interval(one[kind]["aurc"], one[kind]["intervals"]["aurc"]) for kind in ("raw", "confidence")]
+        cells += [_with_interval(one[border]["coverage"], one[border]["interval"]) for border in ("onset", "offset")]
         accept = one["decisions"]["accept"]
         share = "-" if accept["share_right"] is None else f"{accept['share_right']:.3f}"
-        cells += [
-            f"{one['decisions']['share_kept']:.2f}",
-            share,
-            f"{one['event_f1']:.3f}",
-            f"{one['milliseconds']:.0f}",
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        cells += [f"{one['decisions']['share_kept']:.2f}", share, f"{one['event_f1']:.3f}"]
+        lines.append(f"| {name} | " + " | ".join([*cells, f"{one['milliseconds']:.0f}"]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _with_interval(value: float, interval: list[float]) -> str:
+    return f"{value:.3f} ({interval[0]:.3f}-{interval[1]:.3f})"
 
 
 def draw_figures(everything: dict[Setting, Reported], result: dict[str, Any], folder: Path) -> None:
