@@ -5,7 +5,7 @@ probabilities inside the event, so that 0.99 and 0.999 differ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,6 +62,23 @@ def to_logit(probability: np.ndarray | float) -> np.ndarray:
     return np.log(clipped / (1 - clipped))
 
 
+class _Measured(NamedTuple):
+    """A recording as arrays: what is measured on every box of it."""
+
+    samples: dict[float, np.ndarray]  # {start of the view in seconds: probabilities (samples, frames, classes)}
+    weights: np.ndarray  # (samples,)
+    exits: np.ndarray  # (exits, frames, classes), probabilities, NaN where an exit was not computed
+    mean: np.ndarray  # (grid, classes)
+    total: np.ndarray  # (grid, classes)
+    aleatoric: np.ndarray  # (grid, classes)
+    above_floor: np.ndarray  # (log-mel frames, mels), dB
+    embeddings: np.ndarray  # (frames, exit hidden size)
+    frame_exits: np.ndarray  # (frames,)
+    frame_s: float
+    grid_s: float
+    hop_s: float
+
+
 def gather_evidence(
     boxes: Sequence[Box],
     recording: RecordingSamples,
@@ -83,46 +100,57 @@ def gather_evidence(
     if not boxes:
         return []
     frame_s, hop_s = recording.frame_samples / sampling_rate, recording.hop_samples / sampling_rate
-    grid_s = frame_s if len(recording.views) == 1 else hop_s
-    samples = {start / sampling_rate: torch.sigmoid(logits).numpy() for start, logits in recording.views.items()}
-    exits = torch.sigmoid(recording.exit_logits).numpy()
     mel_db = recording.log_mel.numpy() * (1.0 if mel_std is None else np.asarray(mel_std, np.float32))
-    above_floor = mel_db - np.quantile(mel_db, FLOOR_QUANTILE, axis=0)
-    total, aleatoric, mean = line.total.numpy(), line.aleatoric.numpy(), raw.probabilities.numpy()
-    weights = recording.weights.numpy()
-    found = []
-    for box in boxes:
-        inside, own = frames_inside(box, 0.0, frame_s, exits.shape[1]), box.class_index
-        on_grid = frames_inside(box, 0.0, grid_s, len(mean))
-        exit_levels = to_logit(exits[:, inside, own].mean(1))
-        exit_levels = exit_levels[~np.isnan(exit_levels)]
-        levels = sample_levels(box, samples, frame_s)
-        # (views, samples)
-        view_levels = levels @ weights
-        borders = [border_spread(box, rising, samples, weights, frame_s, mean[:, own], grid_s) for rising in (1, 0)]
-        others = np.delete(mean[on_grid].mean(0), own)
-        heard, doubt = (float(values[on_grid, own].mean()) for values in (aleatoric, total))
-        found.append(
-            Evidence(
-                box=box,
-                exit_index=int(recording.frame_exits[(inside.start + inside.stop) // 2]),
-                weakest_exit=float(exit_levels.min()),
-                exit_spread=float(exit_levels.std()),
-                sample_spread=float(np.sqrt(((levels - view_levels[:, None]) ** 2 @ weights).mean())),
-                shift_spread=float(view_levels.std()),
-                onset_spread=borders[0][0],
-                offset_spread=borders[1][0],
-                onset_rise=borders[0][1],
-                offset_rise=borders[1][1],
-                overlap=float(others.max()) if len(others) > 0 else 0.0,
-                contrast_db=contrast(above_floor[frames_inside(box, 0.0, hop_s, len(above_floor))]),
-                total=doubt,
-                aleatoric=heard,
-                epistemic=doubt - heard,
-                embedding=recording.embeddings[inside].mean(0).numpy(),
-            )
-        )
-    return found
+    measured = _Measured(
+        samples={start / sampling_rate: torch.sigmoid(logits).numpy() for start, logits in recording.views.items()},
+        weights=recording.weights.numpy(),
+        exits=torch.sigmoid(recording.exit_logits).numpy(),
+        mean=raw.probabilities.numpy(),
+        total=line.total.numpy(),
+        aleatoric=line.aleatoric.numpy(),
+        above_floor=mel_db - np.quantile(mel_db, FLOOR_QUANTILE, axis=0),
+        embeddings=recording.embeddings.numpy(),
+        frame_exits=recording.frame_exits,
+        frame_s=frame_s,
+        grid_s=frame_s if len(recording.views) == 1 else hop_s,
+        hop_s=hop_s,
+    )
+    return [_evidence_of(box, measured) for box in boxes]
+
+
+def _evidence_of(box: Box, measured: _Measured) -> Evidence:
+    own, weights, mean = box.class_index, measured.weights, measured.mean
+    inside = frames_inside(box, 0.0, measured.frame_s, measured.exits.shape[1])
+    on_grid = frames_inside(box, 0.0, measured.grid_s, len(mean))
+    exit_levels = to_logit(measured.exits[:, inside, own].mean(1))
+    exit_levels = exit_levels[~np.isnan(exit_levels)]
+    levels = sample_levels(box, measured.samples, measured.frame_s)
+    # (views, samples)
+    view_levels = levels @ weights
+    onset, offset = (
+        border_spread(box, rising, measured.samples, weights, measured.frame_s, mean[:, own], measured.grid_s)
+        for rising in (True, False)
+    )
+    others = np.delete(mean[on_grid].mean(0), own)
+    aleatoric, total = (float(values[on_grid, own].mean()) for values in (measured.aleatoric, measured.total))
+    return Evidence(
+        box=box,
+        exit_index=int(measured.frame_exits[(inside.start + inside.stop) // 2]),
+        weakest_exit=float(exit_levels.min()),
+        exit_spread=float(exit_levels.std()),
+        sample_spread=float(np.sqrt(((levels - view_levels[:, None]) ** 2 @ weights).mean())),
+        shift_spread=float(view_levels.std()),
+        onset_spread=onset[0],
+        offset_spread=offset[0],
+        onset_rise=onset[1],
+        offset_rise=offset[1],
+        overlap=float(others.max()) if len(others) > 0 else 0.0,
+        contrast_db=contrast(measured.above_floor[frames_inside(box, 0.0, measured.hop_s, len(measured.above_floor))]),
+        total=total,
+        aleatoric=aleatoric,
+        epistemic=total - aleatoric,
+        embedding=measured.embeddings[inside].mean(0),
+    )
 
 
 def find_candidates(
@@ -174,7 +202,7 @@ def sample_levels(box: Box, samples: dict[float, np.ndarray], frame_s: float) ->
 
 def border_spread(
     box: Box,
-    rising: bool | int,
+    rising: bool,
     samples: dict[float, np.ndarray],
     weights: np.ndarray,
     frame_s: float,

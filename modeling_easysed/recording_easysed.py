@@ -109,41 +109,37 @@ def sample_recording(
         features: what `recording_features` gives, where it is at hand.
         progress: called with (windows done, windows in all).
     """
-    config, hop = model.config, extractor.hop_length_samples
-    frame_samples = hop * config.frame_stride
+    stride, hop = model.config.frame_stride, extractor.hop_length_samples
     deepest = model.num_exits if exit_index is None else exit_index
     features = recording_features(extractor, samples) if features is None else features
-    windows = plan_windows(len(features), *window_sizes(model), config.frame_stride)
-    starts = [
-        start for start in view_starts(shifts, extractor.sampling_rate, frame_samples) if start < max(len(samples), 1)
-    ]
+    windows = plan_windows(len(features), *window_sizes(model), stride)
+    starts = view_starts(shifts, extractor.sampling_rate, hop * stride)
+    starts = [start for start in starts if start < max(len(samples), 1)]
     shifted = {0: features}
-    done, plain, views = 0, [], {}
+    plain: list[WindowSamples] = []
+    views = {}
     with evaluating(model):
-        for start in starts:
-            remainder, first = start % hop, start // hop
-            if remainder not in shifted:
-                shifted[remainder] = recording_features(extractor, samples[remainder:])
+        for number, start in enumerate(starts):
+            if start % hop not in shifted:
+                shifted[start % hop] = recording_features(extractor, samples[start % hop :])
             pieces: list[WindowSamples] = []
-            for number, (begin, end) in enumerate(windows):
-                values = shifted[remainder][begin + first : end + first].to(model.device)
-                chosen = plain[number].exit_index if plain else deepest
-                limits = () if plain else doubt_limits
+            for index, (begin, end) in enumerate(windows):
+                values = shifted[start % hop][begin + start // hop : end + start // hop].to(model.device)
+                chosen, limits = (plain[index].exit_index, ()) if plain else (deepest, doubt_limits)
                 if len(values) > 0:
                     pieces.append(sample_window(model, values, sampling, chosen, limits, not plain))
-                done += 1
                 if progress is not None:
-                    progress(done, len(starts) * len(windows))
-            if len(pieces) == len(windows):
-                views[start] = join_windows([piece.logits for piece in pieces], windows, config.frame_stride)
+                    progress(number * len(windows) + index + 1, len(starts) * len(windows))
+            if len(pieces) == len(windows):  # else the recording ends before the grid's first frame
+                views[start] = join_windows([piece.logits for piece in pieces], windows, stride)
             plain = pieces if start == 0 else plain
     return RecordingSamples(
         views=views,
         weights=plain[0].weights,
-        exit_logits=join_windows([piece.exit_logits for piece in plain], windows, config.frame_stride),
-        embeddings=join_windows([piece.embeddings for piece in plain], windows, config.frame_stride),
-        frame_exits=_frame_exits(plain, windows, config.frame_stride),
-        frame_samples=frame_samples,
+        exit_logits=join_windows([piece.exit_logits for piece in plain], windows, stride),
+        embeddings=join_windows([piece.embeddings for piece in plain], windows, stride),
+        frame_exits=_frame_exits(plain, windows, stride),
+        frame_samples=hop * stride,
         hop_samples=hop,
         num_samples=len(samples),
         log_mel=features.cpu(),
