@@ -65,7 +65,7 @@ def to_logit(probability: np.ndarray | float) -> np.ndarray:
 class _Measured(NamedTuple):
     """A recording as arrays: what is measured on every box of it."""
 
-    samples: dict[float, np.ndarray]  # {start of the view in seconds: probabilities (samples, frames, classes)}
+    logits: dict[float, torch.Tensor]  # {start of the view in seconds: (samples, frames, classes)}
     weights: np.ndarray  # (samples,)
     exits: np.ndarray  # (exits, frames, classes), probabilities, NaN where an exit was not computed
     mean: np.ndarray  # (grid, classes)
@@ -102,7 +102,7 @@ def gather_evidence(
     frame_s, hop_s = recording.frame_samples / sampling_rate, recording.hop_samples / sampling_rate
     mel_db = recording.log_mel.numpy() * (1.0 if mel_std is None else np.asarray(mel_std, np.float32))
     measured = _Measured(
-        samples={start / sampling_rate: torch.sigmoid(logits).numpy() for start, logits in recording.views.items()},
+        logits={start / sampling_rate: logits for start, logits in recording.views.items()},
         weights=recording.weights.numpy(),
         exits=torch.sigmoid(recording.exit_logits).numpy(),
         mean=raw.probabilities.numpy(),
@@ -124,11 +124,12 @@ def _evidence_of(box: Box, measured: _Measured) -> Evidence:
     on_grid = frames_inside(box, 0.0, measured.grid_s, len(mean))
     exit_levels = to_logit(measured.exits[:, inside, own].mean(1))
     exit_levels = exit_levels[~np.isnan(exit_levels)]
-    levels = sample_levels(box, measured.samples, measured.frame_s)
+    samples = _around(box, measured)
+    levels = sample_levels(box, samples, measured.frame_s)
     # (views, samples)
     view_levels = levels @ weights
     onset, offset = (
-        border_spread(box, rising, measured.samples, weights, measured.frame_s, mean[:, own], measured.grid_s)
+        border_spread(box, rising, samples, weights, measured.frame_s, mean[:, own], measured.grid_s)
         for rising in (True, False)
     )
     others = np.delete(mean[on_grid].mean(0), own)
@@ -151,6 +152,17 @@ def _evidence_of(box: Box, measured: _Measured) -> Evidence:
         epistemic=total - aleatoric,
         embedding=measured.embeddings[inside].mean(0),
     )
+
+
+def _around(box: Box, measured: _Measured) -> dict[float, np.ndarray]:
+    """Probabilities in and around a box, {first frame's centre in seconds: (samples, frames, classes)} per view."""
+    margin_s = BORDER_REACH_S + 2 * measured.frame_s
+    near = {}
+    for first_s, logits in measured.logits.items():
+        start = max(0, int((box.onset - margin_s - first_s) / measured.frame_s))
+        stop = int((box.offset + margin_s - first_s) / measured.frame_s) + 1
+        near[first_s + start * measured.frame_s] = torch.sigmoid(logits[:, start:stop]).numpy()
+    return near
 
 
 def find_candidates(

@@ -20,6 +20,7 @@ from .sampling_easysed import Sampling, WindowSamples, binary_entropy, sample_wi
 from .shifts_easysed import average_views, view_starts
 from .windows_easysed import Window, join_windows, plan_windows
 
+CHUNK_FRAMES = 4096  # output frames whose samples are averaged at once
 FEATURE_BLOCK_FRAMES = 12_000  # log-mel frames made at once (2 minutes), so that the spectrum of hours fits in memory
 
 Progress = Callable[[int, int], None]  # windows done, windows in all
@@ -168,13 +169,15 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
         temperatures: (frames,) divisor of the logits of each frame of the plain view; None = 1.
     """
     means, entropies = {}, {}
-    weights = recording.weights[:, None, None]
     for start, logits in recording.views.items():
-        scaled = logits
-        if temperatures is not None:
-            scaled = logits / torch.from_numpy(temperatures[: logits.shape[-2]]).float()[:, None]
-        means[start] = (torch.sigmoid(scaled) * weights).sum(0)
-        entropies[start] = (binary_entropy(scaled) * weights).sum(0)
+        divisor = torch.ones(logits.shape[-2]) if temperatures is None else torch.from_numpy(temperatures).float()
+        pieces = [
+            _means_over_samples(piece / own[:, None], recording.weights)
+            for piece, own in zip(
+                logits.split(CHUNK_FRAMES, dim=-2), divisor[: logits.shape[-2]].split(CHUNK_FRAMES), strict=True
+            )
+        ]
+        means[start], entropies[start] = (torch.cat(column) for column in zip(*pieces, strict=True))
     times = recording.grid()
     if len(means) == 1:
         probabilities, aleatoric = means[0], entropies[0]
@@ -184,6 +187,12 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
     probabilities = probabilities.clamp(0.0, 1.0)
     total = -(torch.xlogy(probabilities, probabilities) + torch.xlogy(1 - probabilities, 1 - probabilities))
     return FrameLine(probabilities, total, torch.minimum(aleatoric, total))
+
+
+def _means_over_samples(logits: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted mean probability and entropy (frames, classes) of logits (samples, frames, classes)."""
+    columns = weights[:, None, None]
+    return (torch.sigmoid(logits) * columns).sum(0), (binary_entropy(logits) * columns).sum(0)
 
 
 __all__ = [
