@@ -96,14 +96,16 @@ def setting_rows(all_trust: list[Trust]) -> list[str]:
 def check_rows(all_trust: list[Trust]) -> list[str]:
     """Coverage and decisions, one row per file."""
     lines = [
-        "| file | onsets inside | offsets inside | accepted | of them right | share accepted | exits of auto |",
-        "| --- " * 7 + "|",
+        "| file | onsets inside | offsets inside | confidences covered | accepted | of them right | share accepted "
+        "| exits of auto |",
+        "| --- " * 8 + "|",
     ]
     for number, trust in enumerate(all_trust):
         one = trust["settings"][DEFAULT]
         accept = one["decisions"]["accept"]
         share = "-" if accept["share_right"] is None else f"{accept['share_right']:.3f}"
         cells = [f"{one[border]['coverage']:.3f}" for border in ("onset", "offset")]
+        cells.append(f"{one['confidence']['groups_covered']:.2f}")
         cells += [str(accept["num"]), share, f"{one['decisions']['share_kept']:.2f}"]
         cells.append(", ".join(f"{index}: {share:.2f}" for index, share in trust["auto_exits"].items()))
         lines.append(f"| {number} | " + " | ".join(cells) + " |")

@@ -15,6 +15,7 @@ from fit_calibration import (
     fit_doubt_limits,
     fit_familiarity,
     fit_map,
+    groups_covered,
     set_limit,
     table_of,
     unfamiliarities,
@@ -331,6 +332,17 @@ def test_nine_of_ten_borders_of_new_recordings_are_covered():
         fitted = fit_borders(border_candidates(errors[:60], spreads[:60], rises[:60]), np.ones(60, bool))
         covered.append(((errors[60:] >= fitted["outwards"]) & (errors[60:] <= fitted["inwards"])).mean())
     assert 0.88 <= np.mean(covered) <= 0.96
+
+
+def test_groups_by_hand():
+    # two groups of thirty: 0.2 with a share of 0.2, and 0.8 with a share of 0.5, 0.3 away
+    confidence, right = np.repeat([0.2, 0.8], 30), np.tile(np.arange(30) % 5 == 0, 2)
+    right[30:] = np.arange(30) < 15
+    assert groups_covered(confidence, confidence, confidence, right) == 0.5
+    # the binomial error of 0.8 over thirty is 1.645 x sqrt(0.78 x 0.22 / 30) = 0.124: the rest needs sqrt(0.3^2 - 0.124^2)
+    needed = np.sqrt(0.3**2 - 1.6449**2 * (25 / 32) * (7 / 32) / 30)
+    for width, covered in ((needed - 0.005, 0.5), (needed + 0.005, 1.0)):
+        assert groups_covered(confidence, confidence - width, confidence + width, right) == covered
 
 
 def test_calibrated_intervals_are_not_widened():

@@ -201,23 +201,36 @@ def cross_fit(
     return results[0], results[1], results[2]
 
 
-def widen_until_covered(confidence: np.ndarray, half_width: np.ndarray, middle: np.ndarray, right: np.ndarray) -> float:
-    """Smallest factor >= 1 on the intervals for which the share of right ones lies inside in 9 of 10 groups.
+def groups_covered(confidence: np.ndarray, low: np.ndarray, high: np.ndarray, right: np.ndarray) -> float:
+    """Share of groups whose observed share of right ones agrees with the intervals of their confidence.
 
-    Groups hold `GROUP_SIZE` candidates of neighbouring confidence; the observed share of a group has a binomial error
-    of its own, which is allowed for.
+    Groups hold `GROUP_SIZE` candidates of neighbouring confidence. The observed share of a group has a binomial error
+    of its own, which is added to the interval's half width in quadrature: intervals of the right width are met at
+    their level.
+
+    Args:
+        confidence, low, high: (candidates,), with low <= confidence <= high.
+        right: (candidates,).
     """
     order = np.argsort(confidence, kind="stable")
     groups = np.array_split(order, max(1, len(order) // GROUP_SIZE))
+    inside = 0
+    for group in groups:
+        share, mean = right[group].mean(), confidence[group].mean()
+        half = (mean - low[group].mean()) if share < mean else (high[group].mean() - mean)
+        # as if one more right and one more wrong one had been seen: a share of 0 or 1 is uncertain as well
+        smoothed = (mean * len(group) + 1) / (len(group) + 2)
+        error = QUANTILE * np.sqrt(smoothed * (1 - smoothed) / len(group))
+        inside += abs(share - mean) <= np.hypot(half, error)
+    return inside / len(groups)
+
+
+def widen_until_covered(confidence: np.ndarray, half_width: np.ndarray, middle: np.ndarray, right: np.ndarray) -> float:
+    """Smallest factor >= 1 on the half widths (candidates,), logits, that nine of ten groups agree with."""
     for factor in WIDENING:
-        inside = 0
-        for group in groups:
-            low = (1 / (1 + np.exp(-(middle - factor * half_width)[group]))).mean()
-            high = (1 / (1 + np.exp(-(middle + factor * half_width)[group]))).mean()
-            share, mean = right[group].mean(), confidence[group].mean()
-            error = QUANTILE * np.sqrt(max(mean * (1 - mean), 0.25 / len(group)) / len(group))
-            inside += low - error <= share <= high + error
-        if inside >= LEVEL * len(groups):
+        ends = [1 / (1 + np.exp(-(middle + side * factor * half_width))) for side in (-1, 1)]
+        low, high = np.minimum(ends[0], confidence), np.maximum(ends[1], confidence)
+        if groups_covered(confidence, low, high, right) >= LEVEL:
             return float(factor)
     return float(WIDENING[-1])
 
@@ -293,6 +306,7 @@ __all__ = [
     "fit_doubt_limits",
     "fit_familiarity",
     "fit_map",
+    "groups_covered",
     "set_limit",
     "table_of",
     "unfamiliarities",

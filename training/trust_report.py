@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from candidates import SHIFTS, Candidates, Setting, collect_candidates, name_of, read_sources
+from fit_calibration import groups_covered
 from trust_figures import draw_accuracy_compute, draw_interval_coverage, draw_reliability, draw_risk_coverage
 
 from modeling_easysed import SoundEventDetectionPipeline
@@ -151,6 +152,9 @@ def setting_figures(
             "interval": bootstrap(owners, num_recordings, lambda rows, i=inside: float(i[rows].mean())),
             "median_width_s": float(np.median(high - low)),
         }
+    ends = [np.array([getattr(one, f"confidence_{side}") for one in reported.judgements]) for side in ("low", "high")]
+    figures["confidence"]["groups_covered"] = groups_covered(reported.confidence, *ends, reported.right)
+    figures["confidence"]["median_width"] = float(np.median((ends[1] - ends[0])[kept]))
     figures["decisions"] = decision_figures(reported)
     events = _events_above_threshold(reported, classes)
     figures["event_f1"] = event_based_metrics(references, events, classes)["macro"]["f1"]
