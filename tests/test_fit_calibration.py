@@ -339,7 +339,7 @@ def test_groups_by_hand():
     confidence, right = np.repeat([0.2, 0.8], 30), np.tile(np.arange(30) % 5 == 0, 2)
     right[30:] = np.arange(30) < 15
     assert groups_covered(confidence, confidence, confidence, right) == 0.5
-    # the binomial error of 0.8 over thirty is 1.645 x sqrt(0.78 x 0.22 / 30) = 0.124: the rest needs sqrt(0.3^2 - 0.124^2)
+    # the binomial error of 0.8 over thirty is 1.645 x sqrt(0.78 x 0.22 / 30) = 0.124; the interval must hold the rest
     needed = np.sqrt(0.3**2 - 1.6449**2 * (25 / 32) * (7 / 32) / 30)
     for width, covered in ((needed - 0.005, 0.5), (needed + 0.005, 1.0)):
         assert groups_covered(confidence, confidence - width, confidence + width, right) == covered
