@@ -23,7 +23,6 @@ from .evidence_easysed import Evidence, to_logit
 
 LEVEL = 0.9  # of all intervals
 QUANTILE = 1.6448536269514722  # of the normal distribution, for two-sided intervals of that level
-DEFAULT_SETTING = "mc+shifts"
 FEATURES = ("one", "score", "weakest_exit", "unfamiliarity", "entropy")
 ENTROPY_SCALE = 3.0  # brings the entropy, at most 0.69 nats, to the size of the other features
 SMALLEST_RISE_SHARE = 0.1  # of a border's rise that counts as its spread where the samples agree
@@ -56,7 +55,7 @@ def setting_name(method: str, shifts: int) -> str:
 
 
 def pack(values: np.ndarray) -> str:
-    """A float32 or uint8 array as text for config.json."""
+    """A float32 or uint16 array as text for config.json."""
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
 
 

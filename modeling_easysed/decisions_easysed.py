@@ -2,7 +2,8 @@
 
 The table of a calibration holds the confidence of every candidate on the calibration recordings, each judged by a map
 that was fitted without its recording. The exchangeable unit is the recording, never the event or the frame: the
-guarantees hold for recordings like those of the calibration.
+guarantees hold for recordings like those of the calibration, and as far as the map that is used, fitted on all of them,
+judges like those ten that the table was made with.
 
     precision        learn then test: fixed sequence of thresholds, betting p-values (Angelopoulos et al. 2021;
                      Waudby-Smith & Ramdas 2024), so that the level holds with probability 1 - RISK
@@ -151,7 +152,7 @@ def make_rule(goal: Goal, table: Table, labels: Sequence[str], outside_threshold
     precision = goal.min_precision if is_asked else DEFAULT_PRECISION
     answers: list[Answer] = []
     if precision is not None:
-        answers.append(precision_threshold(table, precision))
+        answers.append(precision_threshold(table, precision, at_least=outside_threshold))
     if goal.max_false_alarms_per_hour is not None:
         answers.append(false_alarm_threshold(table, goal.max_false_alarms_per_hour))
     accept = max(outside_threshold, *(threshold for threshold, *_ in answers))
@@ -167,6 +168,9 @@ def make_rule(goal: Goal, table: Table, labels: Sequence[str], outside_threshold
         per_class = class_thresholds(table, precision, accept, len(labels))
     sentences = [sentence for _, sentence, _ in answers]
     usual = float(np.quantile(per_class, 0.5, method="lower"))
+    stricter = [name for name, own in zip(labels, per_class, strict=True) if own > usual]
+    if stricter and usual < NEVER:
+        sentences.append(f"more is asked, without guarantee, where a class fell short alone: {', '.join(stricter)}")
     if usual < NEVER:
         why = " (lower ones let sounds of no target class in)" if usual == outside_threshold else ""
         sentences.append(f"events are accepted from confidence {usual:.2f} on{why}")
@@ -178,17 +182,17 @@ def make_rule(goal: Goal, table: Table, labels: Sequence[str], outside_threshold
 # ---- one goal: threshold, sentence, and a warning where the calibration cannot support it ----------------------------
 
 
-def precision_threshold(table: Table, precision: float, risk: float = RISK) -> Answer:
+def precision_threshold(table: Table, precision: float, risk: float = RISK, at_least: float = 0.0) -> Answer:
     """Lowest threshold whose accepted events are right in at least `precision` of the cases, with probability 1 - risk.
 
-    Thresholds are tested from the strictest on that accepts enough events for a test; the first that fails ends the
-    sequence. Where none can be guaranteed, the lowest one that held on the calibration recordings is taken, and a
-    warning says so.
+    Thresholds from `at_least` on are tested, the strictest that accepts enough events for a test first; the first that
+    fails ends the sequence. Where none can be guaranteed, the lowest one that held on the
+    calibration recordings is taken, and a warning says so.
     """
     chosen, held = None, NEVER
     is_guaranteed = True
     needed = math.ceil(math.log(risk) / math.log(precision))
-    for threshold in THRESHOLDS:
+    for threshold in THRESHOLDS[at_least - 1e-9 < THRESHOLDS]:
         kept = table.accepted(threshold)
         if not kept.any():
             continue

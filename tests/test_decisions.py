@@ -423,3 +423,14 @@ def test_a_graded_confidence_can_be_guaranteed_as_well():
     rows = list(zip(confidence, rng.random(2000) < confidence, recording, strict=True))
     threshold, _, warnings = precision_threshold(make_table(rows, 1000), 0.8)
     assert warnings == [] and 0.63 < threshold < 0.8
+
+
+def test_a_threshold_above_all_that_was_tested_is_not_guaranteed():
+    # right events of 0.95 and of 0.9: outside sounds push the threshold to 0.95, where nothing of the second was tested
+    free, pushed = (make_rule(DEFAULT_GOAL, table, LABELS, 0.95) for table in (sure_table(200), low_table()))
+    assert "guaranteed with probability 0.9" in free.sentences[0] and not free.warnings
+    assert "without guarantee" in pushed.sentences[0] and "cannot be guaranteed" in pushed.warnings[0]
+
+
+def low_table():
+    return make_table([(0.9, True, number) for number in range(200)], 200)
