@@ -209,7 +209,8 @@ def precision_threshold(table: Table, precision: float, risk: float = RISK, at_l
         what,
         held,
         f"min_precision={precision:g} cannot be guaranteed: needs at least {ENOUGH * needed} labelled events that are "
-        f"found, and more where some are wrong, has {int(table.right.sum())} right ones of {len(table.right)}",
+        f"found, and more where some are wrong, has {int(table.right.sum())} right ones of {len(table.right)}"
+        + (f", {int(table.accepted(at_least).sum())} of them from confidence {at_least:g} on" if at_least > 0 else ""),
     )
 
 

@@ -430,6 +430,7 @@ def test_a_threshold_above_all_that_was_tested_is_not_guaranteed():
     free, pushed = (make_rule(DEFAULT_GOAL, table, LABELS, 0.95) for table in (sure_table(200), low_table()))
     assert "guaranteed with probability 0.9" in free.sentences[0] and not free.warnings
     assert "without guarantee" in pushed.sentences[0] and "cannot be guaranteed" in pushed.warnings[0]
+    assert pushed.warnings[0].endswith("has 200 right ones of 200, 0 of them from confidence 0.95 on")
 
 
 def low_table():
