@@ -43,6 +43,7 @@ def test_bundled_checkpoints_resolve():
 
 
 def test_unknown_names_list_what_there_is(folder, monkeypatch):
+    monkeypatch.chdir(folder)  # where no run has left a folder
     monkeypatch.setattr(bundled, "BUNDLED_CHECKPOINTS", {"easysed-cnn": "x", "easysed-transformer": "y"})
     message = message_of("easysed-cmm")
     assert "model 'easysed-cmm': name is unknown" in message
