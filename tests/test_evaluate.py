@@ -8,6 +8,7 @@ import evaluate
 import numpy as np
 import pytest
 import soundfile
+import torch
 import tune_decoding
 from f1_curves import Recording, curves_of, true_positives
 from soundscape_split import FramePrediction, class_names, predict_split, read_split
@@ -144,6 +145,45 @@ def test_only_existing_exits_can_be_chosen(text):
         evaluate.chosen_exits(text, 3)
 
 
+# ---- costs -----------------------------------------------------------------------------------------------------------
+
+
+def test_costs_are_those_of_each_student(monkeypatch):
+    model = tiny_model()
+    # pass by pass the three students take 1, 2 and 3 s in turns, the passes that warm up ten times as long
+    lengths = [factor * seconds for factor in [10, 10] + [1] * 20 for seconds in (1, 2, 3)]
+    clock = iter(np.repeat(np.cumsum([0, *lengths]), 2)[1:-1].tolist())
+    monkeypatch.setattr(evaluate.time, "perf_counter", lambda: next(clock))
+    costs = evaluate.measure_costs(model)
+    assert [one["milliseconds_per_10_s"] for one in costs.values()] == pytest.approx([1000, 2000, 3000])
+    assert next(clock, None) is None
+    for index in (1, 2, 3):
+        parameters = sum(parameter.numel() for parameter in model.student(index).parameters())
+        assert costs[str(index)]["parameters"] == parameters
+    macs = [one["macs_per_10_s"] for one in costs.values()]
+    assert 0 < macs[0] < macs[1] < macs[2]
+
+
+def test_time_is_measured_on_one_thread_over_ten_seconds(monkeypatch):
+    seen = []
+
+    def watch(self, values, *arguments, **options):
+        seen.append((torch.get_num_threads(), tuple(values.shape), self.training, values.device.type))
+
+    model, threads = tiny_model(), torch.get_num_threads()
+    counted = [{"exit": 1, "parameters": 5, "macs_per_10_s": 6}]
+    monkeypatch.setattr(evaluate, "exit_costs", lambda model: counted)
+    monkeypatch.setattr(type(model), "forward", watch)
+    torch.set_num_threads(2)
+    try:
+        assert evaluate.measure_costs(model)["1"]["parameters"] == 5
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    # 10 s in hops of 10 ms, 32 mels
+    assert set(seen) == {(1, (1, 1001, 32), False, "cpu")} and len(seen) == 22
+
+
 # ---- tuning ----------------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +295,10 @@ def test_the_evaluation_command_prints_tables_and_writes_json(split_dir, checkpo
     assert results["split"] == "dev" and "--split dev" in results["command"] and results["num_references"] == 2
     assert results["exits"]["3"]["event_based"]["class_wise"]["rooster"]["f1"] is None
     assert set(results["exits"]["1"]["psds1"]) == {"frames", "boxes"}
+    costs = [results["exits"][index]["costs"] for index in ("1", "2", "3")]
+    assert costs[0]["parameters"] < costs[1]["parameters"] < costs[2]["parameters"]
+    assert all(one["milliseconds_per_10_s"] > 0 for one in costs)
+    assert "MACs per 10 s" in table and f"{costs[2]['parameters']:,}" in table
 
 
 def test_the_tuning_command_writes_the_config_and_nothing_else(split_dir, checkpoint, small_grid, monkeypatch, capsys):

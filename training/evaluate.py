@@ -4,21 +4,26 @@
 
 PSDS1 and PSDS2 are exact (all operating points), from the frame scores and, where the decoding makes boxes, from these.
 Event-based F1 (200 ms collars) and segment-based F1 (1 s) use the events of the checkpoint's own decoding. Files
-without events count. Tables go to stdout, everything to --out as JSON. With
---report DIR, a calibrated model's trust is measured as well: table and figures go to DIR, see trust_report.py."""
+without events count. Costs are those of every exit as a model of its own, network only. Tables go to stdout, everything
+to --out as JSON. With --report DIR, a calibrated model's trust is measured as well: table and figures go to DIR, see
+trust_report.py."""
 
 import argparse
 import json
 import math
 import shlex
+import statistics
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from soundscape_split import FramePrediction, References, class_names, load_model, predict_split, read_split
 from trust_report import trust_report
 
-from modeling_easysed import SoundEventDetectionPipeline
+from modeling_easysed import EasySEDForSoundEventDetection, SoundEventDetectionPipeline
+from modeling_easysed.costs import exit_costs
 from modeling_easysed.decoding_easysed import Box, candidate_boxes, decode, decoding_for_exit
 from modeling_easysed.metrics import event_based_metrics, psds, psds_from_boxes, segment_based_metrics
 
@@ -27,6 +32,7 @@ PSDS_SCENARIOS: dict[str, dict[str, float]] = {
     "psds1": {"dtc": 0.7, "gtc": 0.7, "alpha_ct": 0.0, "alpha_st": 1.0, "e_max": 100.0},
     "psds2": {"dtc": 0.1, "gtc": 0.1, "cttc": 0.3, "alpha_ct": 0.5, "alpha_st": 1.0, "e_max": 100.0},
 }
+TIMED_S, NUM_TIMED, NUM_WARM_UP = 10, 20, 2  # seconds of audio; passes; the first passes fill caches and do not count
 HEADER = (
     f"{'':6}{'PSDS1':>9}{'PSDS1':>9}{'PSDS2':>9}{'PSDS2':>9}{'event F1':>11}{'event F1':>11}{'segment F1':>13}"
     f"{'segment F1':>13}\n"
@@ -86,6 +92,41 @@ def _without_roc(result: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if result is None else {key: result[key] for key in ("psds", "class_wise")}
 
 
+# ---- costs -----------------------------------------------------------------------------------------------------------
+
+
+def measure_costs(model: EasySEDForSoundEventDetection) -> dict[str, dict[str, Any]]:
+    """What every exit costs as a model of its own, `model.student(exit)`.
+
+    Returns:
+        {exit: {"parameters", "macs_per_10_s", "milliseconds_per_10_s"}}; the time is the median of passes over 10 s of
+        features on one thread of the CPU. Students take turns, so that a busy machine slows all of them alike.
+    """
+    config = model.config
+    num_frames = 1 + TIMED_S * config.sampling_rate // config.hop_length_samples
+    values = torch.randn(1, num_frames, config.num_mel_bins, generator=torch.Generator().manual_seed(0))
+    counted = exit_costs(model)
+    students = {one["exit"]: model.student(one["exit"]).to("cpu", torch.float32).eval() for one in counted}
+    times: dict[int, list[float]] = {index: [] for index in students}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for _ in range(NUM_WARM_UP + NUM_TIMED):
+                for index, student in students.items():
+                    start = time.perf_counter()
+                    student(values)
+                    times[index].append(1000 * (time.perf_counter() - start))
+    finally:
+        torch.set_num_threads(threads)
+    costs = {}
+    for one in counted:
+        milliseconds = statistics.median(times[one["exit"]][NUM_WARM_UP:])
+        counts = {name: one[name] for name in ("parameters", "macs_per_10_s")}
+        costs[str(one["exit"])] = counts | {"milliseconds_per_10_s": milliseconds}
+    return costs
+
+
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
@@ -96,6 +137,16 @@ def overview_row(name: str, result: dict[str, Any]) -> str:
     cells += [f"{result['event_based'][mean]['f1']:>11.3f}" for mean in ("macro", "micro")]
     cells += [f"{result['segment_based'][mean]['f1']:>13.3f}" for mean in ("macro", "micro")]
     return f"{name:6}" + "".join(cells)
+
+
+def cost_table(results: dict[str, Any]) -> str:
+    """Costs of the evaluated exits."""
+    lines = [f"{'exit':6}{'parameters':>12}{'MACs per 10 s':>16}{'ms per 10 s, 1 thread':>24}"]
+    for name, result in results["exits"].items():
+        costs = result["costs"]
+        counts = f"{costs['parameters']:>12,}{costs['macs_per_10_s']:>16,}"
+        lines.append(f"{name:6}{counts}{costs['milliseconds_per_10_s']:>24.1f}")
+    return "\n".join(lines)
 
 
 def class_table(result: dict[str, Any], classes: list[str]) -> str:
@@ -121,6 +172,8 @@ def report(results: dict[str, Any]) -> str:
         "",
         HEADER,
         *(overview_row(name, result) for name, result in results["exits"].items()),
+        "",
+        cost_table(results),
     ]
     for name, result in results["exits"].items():
         lines += ["", f"exit {name}", class_table(result, results["classes"])]
@@ -174,12 +227,12 @@ def evaluate_split(model_name: str, data_dir: str, split: str, exit_text: str) -
         "provenance": model.config.provenance,
         "exits": {},
     }
+    costs = measure_costs(model)
     for exit_index in exits:
         print(f"evaluating exit {exit_index} of {model.num_exits}", file=sys.stderr)
         decoding = decoding_for_exit(model.config.decoding, exit_index)
-        results["exits"][str(exit_index)] = evaluate_exit(
-            predictions, exit_index, decoding, references, durations, classes
-        )
+        scores = evaluate_exit(predictions, exit_index, decoding, references, durations, classes)
+        results["exits"][str(exit_index)] = scores | {"costs": costs[str(exit_index)]}
     return results
 
 
