@@ -154,6 +154,14 @@ class TemporalStage(nn.Module):
         return hidden.transpose(1, 2).contiguous()
 
 
+def residual_stages(config: EasySEDConfig, num_stages: int) -> nn.ModuleList:
+    """The first `num_stages` two-dimensional stages; each after the first halves frequency."""
+    channels, depths = config.stage_channels, config.stage_depths
+    return nn.ModuleList(
+        ResidualStage(channels[max(i - 1, 0)], channels[i], depths[i], 1 if i == 0 else 2) for i in range(num_stages)
+    )
+
+
 def frames_first(hidden: torch.Tensor) -> torch.Tensor:
     """(batch, channels, frames, mels) to (batch, frames, channels x mels)."""
     return hidden.transpose(1, 2).contiguous().flatten(2)
@@ -167,13 +175,10 @@ class ConvolutionalBackbone(nn.Module):
 
     def __init__(self, config: EasySEDConfig) -> None:
         super().__init__()
-        channels, depths = config.stage_channels, config.stage_depths
+        channels = config.stage_channels
         num_stages = min(config.kept_exits, len(channels))
         self.stem = Stem(config, channels[0])
-        self.stages = nn.ModuleList(
-            ResidualStage(channels[max(i - 1, 0)], channels[i], depths[i], 1 if i == 0 else 2)
-            for i in range(num_stages)
-        )
+        self.stages = residual_stages(config, num_stages)
         mels = config.num_mel_bins // 4
         self.feature_sizes = [channels[i] * (mels >> i) for i in range(num_stages)]
         self.temporal_stage = None
@@ -261,8 +266,10 @@ class TransformerBackbone(nn.Module):
     def __init__(self, config: EasySEDConfig) -> None:
         super().__init__()
         self.exit_layers = config.exit_layers[: config.kept_exits]
-        stem_features = config.stage_channels[0] * (config.num_mel_bins // 4)
         self.stem = Stem(config, config.stage_channels[0])
+        self.stem_stages = residual_stages(config, config.num_stem_stages)
+        last = max(config.num_stem_stages - 1, 0)
+        stem_features = config.stage_channels[last] * (config.num_mel_bins // 4 >> last)
         self.patch_projection = nn.Linear(stem_features, config.hidden_size)
         self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(self.exit_layers[-1]))
         self.exit_norms = nn.ModuleList(nn.LayerNorm(config.hidden_size) for _ in self.exit_layers)
@@ -270,7 +277,10 @@ class TransformerBackbone(nn.Module):
 
     def forward(self, input_values: torch.Tensor, mask: torch.Tensor | None) -> Iterator[torch.Tensor]:
         output_mask = None if mask is None else mask[:, :: 2 * self.stem.time_stride]
-        hidden = self.patch_projection(frames_first(self.stem(input_values, mask)))
+        hidden = self.stem(input_values, mask)
+        for stage in self.stem_stages:
+            hidden = stage(hidden, output_mask)
+        hidden = self.patch_projection(frames_first(hidden))
         # (batch, output frames, hidden size)
         start = 0
         for norm, end in zip(self.exit_norms, self.exit_layers, strict=True):

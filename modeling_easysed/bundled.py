@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_CHECKPOINT = "easysed-cnn"
+OWN_MODEL_TYPE = "easysed"
+AST_MODEL_TYPE = "audio-spectrogram-transformer"  # of transformers; `from_ast` loads it
 PICKLE_NAMES = ("pytorch_model.bin", "model.pt", "model.pth", "model.bin", "model.ckpt")
 HEADER_LIMIT_BYTES = 100_000_000  # safetensors' own limit: a longer header is no header
 
@@ -68,7 +70,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the first thing that is missing or broken.
     """
-    config = read_config(folder)
+    config = read_config(folder, (OWN_MODEL_TYPE, AST_MODEL_TYPE))
     if not (folder / "preprocessor_config.json").is_file():
         raise CheckpointError(
             f"model folder {folder} has no preprocessor_config.json: save the feature extractor there as well"
@@ -83,8 +85,8 @@ def check_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The checkpoint's config.json.
+def read_config(folder: Path, model_types: tuple[str, ...] = (OWN_MODEL_TYPE,)) -> dict[str, Any]:
+    """The checkpoint's config.json, of one of these kinds of model.
 
     Raises:
         CheckpointError: missing, not JSON, or of another kind of model.
@@ -98,8 +100,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path} is not readable JSON ({reason}): restore it or save the model again") from error
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "easysed":
-        raise CheckpointError(f"{path} must say model_type 'easysed', got {kind!r}: this is no EasySED checkpoint")
+    if kind not in model_types:
+        allowed = " or ".join(repr(name) for name in model_types)
+        raise CheckpointError(f"{path} must say model_type {allowed}, got {kind!r}: this is no EasySED checkpoint")
     return config
 
 

@@ -1,9 +1,11 @@
 """The log-mel front end: 16 kHz mono samples to normalised log-mel frames, the same in training and in inference.
 
 Frame t is centred at sample t x hop (the signal is padded with zeros, not mirrored, so that a batch padded with zeros
-gives the same frames as its single clips). The mel filters live here, not in the network: they are made from the saved
-sizes, in float32 whatever the network's dtype is."""
+gives the same frames as its single clips); with the transform "kaldi" it begins there. The mel filters live here, not
+in the network: they are made from the saved sizes, in float32 or better whatever the network's dtype is."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,12 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
 
+from .ast_checkpoint_easysed import ast_normalisation, load_ast_features
+from .kaldi_easysed import kaldi_log_mel, kaldi_mel_filters, num_whole_frames
+
 POWER_FLOOR = 1e-10  # -100 dB: below the quantisation noise of 16 bits, above float32's smallest numbers
+TRANSFORMS = ("centered", "kaldi")
+DB_PER_NEPER = 10.0 / math.log(10.0)  # of power: a natural logarithm of 1 is so many dB
 
 
 class EasySEDFeatureExtractor(SequenceFeatureExtractor):
@@ -26,6 +33,13 @@ class EasySEDFeatureExtractor(SequenceFeatureExtractor):
         fft_length_samples: FFT size, at least the window.
         min_frequency_hz, max_frequency_hz: range of the mel bands; None = up to half the sampling rate.
         mel_mean, mel_std: per mel band, dB, fitted on training audio and saved with the checkpoint; None = 0 and 1.
+        transform: "centered" (frames around multiples of the hop) or "kaldi" (that of the Audio Spectrogram
+            Transformer, see kaldi_easysed).
+        min_num_frames: shorter clips are filled up to so many frames.
+        padding_value: what follows a clip in `input_values`.
+
+    Raises:
+        ValueError: when a value breaks a rule.
     """
 
     model_input_names = ["input_values", "attention_mask"]
@@ -42,6 +56,8 @@ class EasySEDFeatureExtractor(SequenceFeatureExtractor):
         max_frequency_hz: float | None = None,
         mel_mean: list[float] | None = None,
         mel_std: list[float] | None = None,
+        transform: str = "centered",
+        min_num_frames: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
@@ -53,6 +69,10 @@ class EasySEDFeatureExtractor(SequenceFeatureExtractor):
         for name, values in (("mel_mean", mel_mean), ("mel_std", mel_std)):
             if values is not None and len(values) != feature_size:
                 raise ValueError(f"{name} must have feature_size={feature_size} values, got {len(values)}")
+        if transform not in TRANSFORMS:
+            raise ValueError(f"transform must be one of {TRANSFORMS}, got {transform!r}")
+        self.transform = transform
+        self.min_num_frames = min_num_frames
         self.hop_length_samples = hop_length_samples
         self.window_length_samples = window_length_samples
         self.fft_length_samples = fft_length_samples
@@ -62,9 +82,41 @@ class EasySEDFeatureExtractor(SequenceFeatureExtractor):
         self.mel_std = mel_std
         self.mel_filters = self._mel_filters()
         self.window = torch.hann_window(window_length_samples)
+        if transform == "kaldi":
+            self.window = torch.hann_window(window_length_samples, periodic=False, dtype=torch.float64)
+
+    @classmethod
+    def from_ast(cls, name_or_path: str | Path, **hub_kwargs: Any) -> "EasySEDFeatureExtractor":
+        """The features of transformers' `ASTFeatureExtractor`, with equal values.
+
+        A clip longer than its `max_length` keeps all its frames: the pipeline cuts them into windows.
+
+        Args:
+            name_or_path: folder or Hub id of an Audio Spectrogram Transformer.
+            **hub_kwargs: of transformers' `from_pretrained`: `revision`, `token`, `cache_dir`, `local_files_only`.
+
+        Raises:
+            ValueError: for another sampling rate than 16 kHz.
+            OSError: no such checkpoint.
+        """
+        features = load_ast_features(name_or_path, **hub_kwargs)
+        mean, divisor = ast_normalisation(features)
+        return cls(
+            feature_size=features.num_mel_bins,
+            sampling_rate=features.sampling_rate,
+            padding_value=-mean / divisor,
+            min_frequency_hz=20.0,
+            mel_mean=[mean * DB_PER_NEPER] * features.num_mel_bins,
+            mel_std=[divisor * DB_PER_NEPER] * features.num_mel_bins,
+            transform="kaldi",
+            min_num_frames=features.max_length,
+        )
 
     def _mel_filters(self) -> torch.Tensor:
         upper = self.sampling_rate / 2 if self.max_frequency_hz is None else self.max_frequency_hz
+        if self.transform == "kaldi":
+            sizes = (self.feature_size, self.fft_length_samples)
+            return kaldi_mel_filters(*sizes, self.min_frequency_hz, upper, self.sampling_rate)
         filters = mel_filter_bank(
             num_frequency_bins=self.fft_length_samples // 2 + 1,
             num_mel_filters=self.feature_size,
@@ -86,6 +138,9 @@ class EasySEDFeatureExtractor(SequenceFeatureExtractor):
             (batch, 1 + samples // hop, mels).
         """
         device = samples.device
+        if self.transform == "kaldi":
+            sizes = (self.hop_length_samples, self.fft_length_samples)
+            return kaldi_log_mel(samples, self.mel_filters, self.window, *sizes)
         spectrum = torch.stft(
             samples.float(),
             self.fft_length_samples,
@@ -114,6 +169,12 @@ class EasySEDFeatureExtractor(SequenceFeatureExtractor):
         """Log-mel frames of a clip of `num_samples` samples."""
         return 1 + num_samples // self.hop_length_samples
 
+    def _num_heard_frames(self, num_samples: int) -> int:
+        """Those of them that hold sound; with "kaldi", the last ones hold what follows a clip."""
+        if self.transform == "kaldi":
+            return num_whole_frames(num_samples, self.window_length_samples, self.hop_length_samples)
+        return self.num_frames(num_samples)
+
     def __call__(
         self,
         audio: np.ndarray | torch.Tensor | list,
@@ -131,7 +192,8 @@ class EasySEDFeatureExtractor(SequenceFeatureExtractor):
             device: where the transform runs.
 
         Returns:
-            `input_values` (batch, frames, mels), zeros after a clip's end; `attention_mask` (batch, frames), 1 = real.
+            `input_values` (batch, frames, mels), `padding_value` after a clip's end; `attention_mask` (batch, frames),
+            1 = real.
 
         Raises:
             ValueError: missing or other sampling rate, no samples, more than one channel, NaN or infinity.
@@ -144,13 +206,22 @@ class EasySEDFeatureExtractor(SequenceFeatureExtractor):
         clips = [self._as_clip(clip) for clip in _as_list(audio)]
         samples = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True).to(device)
         features = self.normalize(self.log_mel(samples))
-        num_frames = torch.tensor([self.num_frames(len(clip)) for clip in clips], device=device)
-        mask = torch.arange(features.shape[1], device=device)[None] < num_frames[:, None]
-        features = features.masked_fill(~mask[:, :, None], self.padding_value)
+        missing = max(0, self.min_num_frames - features.shape[1])
+        features = torch.nn.functional.pad(features, (0, 0, 0, missing))
+        heard = self._frame_mask([self._num_heard_frames(len(clip)) for clip in clips], features)
+        features = features.masked_fill(~heard[:, :, None], self.padding_value)
+        mask = self._frame_mask([self.num_frames(len(clip)) for clip in clips], features)
         data = {"input_values": features, "attention_mask": mask.long()}
         if return_tensors in (None, "np"):
             data = {name: value.cpu().numpy() for name, value in data.items()}
         return BatchFeature(data)
+
+    @staticmethod
+    def _frame_mask(num_frames: list[int], features: torch.Tensor) -> torch.Tensor:
+        """(batch, frames), true for the first `num_frames` of each clip."""
+        device = features.device
+        counts = torch.tensor(num_frames, device=device)
+        return torch.arange(features.shape[1], device=device)[None] < counts[:, None]
 
     def _as_clip(self, clip: np.ndarray | torch.Tensor | list) -> torch.Tensor:
         samples = torch.as_tensor(np.asarray(clip) if isinstance(clip, list) else clip)

@@ -1,18 +1,19 @@
-"""EasySED's model, top-down: what it returns, the exit head, the trunk, the detector with its exits.
+"""EasySED's model, top-down: what it returns, the trunk, the detector with its exits.
 
     input_values (batch, frames, mels)
       -> stem                       (batch, channels, frames / 2, mels / 2), then / 4
       -> stage 1 .. stage N         CNN: residual blocks, then dilated temporal blocks; Transformer: pre-norm blocks
+                                    (the AST has patches in place of the stem)
       -> exit 1 .. exit N           (batch, output frames, classes) and (batch, classes); exit N is the teacher
 
-The stages stand in backbones_easysed.py. Every stage hands (batch, output frames, features) to its exit. All output
-frames lie on one time line: frame k is centred at k x `frame_duration_s`.
+The stages stand in backbones_easysed.py and ast_easysed.py, the exits in exits_easysed.py. Every stage hands (batch,
+output frames, features) to its exit. All output frames lie on one time line: frame k is centred at
+k x `frame_duration_s`."""
 
-Source of the exits: Zhang et al. 2019, Be Your Own Teacher, section 3."""
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,19 +22,19 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .backbones_easysed import (
-    ChannelDropout,
-    ConvolutionalBackbone,
-    FrameProjection,
-    Stem,
-    TemporalBlock,
-    TransformerBackbone,
+from .ast_checkpoint_easysed import (
+    easysed_config,
+    easysed_weights,
+    load_ast,
+    load_ast_features,
+    warn_of_untrained,
 )
+from .ast_easysed import PatchBackbone, PatchEmbedding
+from .backbones_easysed import ConvolutionalBackbone, Stem, TransformerBackbone
 from .configuration_easysed import EasySEDConfig
-from .losses_easysed import distillation_losses, supervised_losses, total_loss
+from .exits_easysed import INITIAL_CLASS_LOGIT, ExitHead, FrameClassifier, TokenHead
+from .losses_easysed import distillation_losses, part_weights, supervised_losses, total_loss
 from .monte_carlo_easysed import MomentsOutput, MonteCarloOutput, check_closed_form, evaluating, sample_masks
-
-INITIAL_CLASS_LOGIT = -3.0  # sigmoid = 0.05: events are rare, so training need not first learn that
 
 
 @dataclass
@@ -74,111 +75,6 @@ class SoundEventDetectionOutput(ModelOutput):
     loss_parts: dict[str, torch.Tensor] | None = None
 
 
-# ---- exits -----------------------------------------------------------------------------------------------------------
-
-
-def pool_clip(frame_logits: torch.Tensor, mask: torch.Tensor | None, pooling: str) -> torch.Tensor:
-    """Frame logits (batch, frames, classes) to clip logits (batch, classes).
-
-    "linear_softmax" weighs every frame's probability by itself, sum p^2 / sum p: short events are not drowned as by the
-    mean, and more than one frame gets a gradient, unlike the maximum. Source: Wang, Li & Metze 2019, ICASSP.
-    """
-    probabilities = torch.sigmoid(frame_logits.float())
-    weights = torch.ones_like(probabilities) if pooling == "mean" else probabilities
-    if mask is not None:
-        weights = weights * mask.unsqueeze(-1)
-    clip = (probabilities * weights).sum(1) / weights.sum(1).clamp_min(1e-7)
-    return torch.logit(clip, eps=1e-6).to(frame_logits.dtype)
-
-
-class FrameClassifier(nn.Linear):
-    """Linear layer with an initialisation of its own: see `EasySEDPreTrainedModel._init_weights`."""
-
-
-class ExitHead(nn.Module):
-    """Features of one stage to an embedding per frame and to frame and clip logits.
-
-    The projection is the bottleneck of "Be Your Own Teacher": it brings every stage to one embedding size. Its temporal
-    blocks give a shallow exit the context that its stage lacks. Dropout stands in front of the last of them and of the
-    classifier. `prepare` is what all Monte Carlo passes share, `finish` what each draws anew.
-    """
-
-    def __init__(self, config: EasySEDConfig, in_features: int) -> None:
-        super().__init__()
-        self.clip_pooling = config.clip_pooling
-        width, num_blocks = config.exit_hidden_size, len(config.exit_dilations)
-        self.num_prepared = num_blocks - config.monte_carlo_blocks
-        self.num_sites = config.monte_carlo_blocks + 1
-        rates = [config.dropout * (i >= num_blocks - config.exit_dropout_blocks) for i in range(num_blocks)]
-        self.projection = FrameProjection(in_features, width)
-        self.blocks = nn.ModuleList(
-            TemporalBlock(width, dilation, rate) for dilation, rate in zip(config.exit_dilations, rates, strict=True)
-        )
-        self.dropout = ChannelDropout(config.dropout)
-        self.classifier = FrameClassifier(width, config.num_labels)
-
-    def forward(
-        self, hidden: torch.Tensor, mask: torch.Tensor | None, keep: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Clip logits (batch, classes), frame logits (batch, frames, classes), embeddings (batch, frames, hidden size).
-
-        `keep`: (batch, sites, hidden size) factors of a Monte Carlo pass; None = as the mode says.
-        """
-        return self.finish(self.prepare(hidden, mask), mask, keep)
-
-    def prepare(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """(batch, frames, features) to (batch, hidden size, frames), up to the first site that passes draw."""
-        hidden = self.projection(hidden)
-        for block in self.blocks[: self.num_prepared]:
-            hidden = block(hidden, mask)
-        return hidden
-
-    def finish(
-        self, hidden: torch.Tensor, mask: torch.Tensor | None, keep: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `forward`, from what `prepare` gives."""
-        sites = [None] * self.num_sites if keep is None else keep.unbind(1)
-        for block, site in zip(self.blocks[self.num_prepared :], sites, strict=False):
-            hidden = block(hidden, mask, site)
-        frame_logits = self.classifier(self.dropout(hidden, sites[-1]).transpose(1, 2))
-        embedding = hidden.transpose(1, 2).contiguous()
-        # (batch, frames, exit hidden size)
-        return pool_clip(frame_logits, mask, self.clip_pooling), frame_logits, embedding
-
-    def finish_passes(
-        self, prepared: torch.Tensor, mask: torch.Tensor | None, keep: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """All passes at once: clip logits (passes, batch, classes) and frame logits (passes, batch, frames, classes).
-
-        Where the classifier is the only site, a mask on its input is a mask on its weights: one matrix product serves
-        all passes.
-
-        Args:
-            prepared: (batch, hidden size, frames) from `prepare`.
-            mask: (batch, frames) or None.
-            keep: (passes, sites, hidden size).
-        """
-        passes, batch = len(keep), len(prepared)
-        many = None if mask is None else mask.repeat(passes, 1)
-        if self.num_sites == 1:
-            weights = self.classifier.weight * keep[:, 0, None, :]
-            # (passes, classes, hidden size)
-            frame_logits = torch.einsum("pkc,bct->pbtk", weights, prepared) + self.classifier.bias
-            logits = pool_clip(frame_logits.flatten(0, 1), many, self.clip_pooling)
-            return logits.unflatten(0, (passes, batch)), frame_logits
-        logits, frame_logits, _ = self.finish(prepared.repeat(passes, 1, 1), many, keep.repeat_interleave(batch, 0))
-        return logits.unflatten(0, (passes, batch)), frame_logits.unflatten(0, (passes, batch))
-
-    def variances(self, prepared: torch.Tensor) -> torch.Tensor:
-        """Variance of the frame logits over all masks, (batch, frames, classes), in closed form.
-
-        A logit sums channels that are dropped independently, each with variance p / (1 - p) x (weight x value)^2.
-        Source: Wang & Manning 2013, Fast Dropout Training, ICML, section 2.
-        """
-        ratio = self.dropout.probability / (1.0 - self.dropout.probability)
-        return ratio * (prepared.square().transpose(1, 2) @ self.classifier.weight.square().t())
-
-
 # ---- models ----------------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +86,7 @@ class EasySEDPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     input_modalities = ("audio",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["TransformerBlock", "ResidualBlock"]
+    _no_split_modules = ["TransformerBlock", "ResidualBlock", "PatchBlock"]
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> "EasySEDPreTrainedModel":
@@ -209,6 +105,9 @@ class EasySEDPreTrainedModel(PreTrainedModel):
             init.xavier_uniform_(module.weight)
         elif isinstance(module, Stem):
             init.zeros_(module.frequency_bias)
+        elif isinstance(module, PatchEmbedding):
+            for tokens in (module.cls_token, module.distillation_token, module.position_embeddings):
+                init.normal_(tokens, std=0.02)
 
 
 class EasySEDModel(EasySEDPreTrainedModel):
@@ -216,7 +115,7 @@ class EasySEDModel(EasySEDPreTrainedModel):
 
     def __init__(self, config: EasySEDConfig) -> None:
         super().__init__(config)
-        backbones = {"cnn": ConvolutionalBackbone, "transformer": TransformerBackbone}
+        backbones = {"cnn": ConvolutionalBackbone, "transformer": TransformerBackbone, "ast": PatchBackbone}
         self.backbone = backbones[config.backbone](config)
         self.post_init()
 
@@ -260,8 +159,49 @@ class EasySEDForSoundEventDetection(EasySEDPreTrainedModel):
     def __init__(self, config: EasySEDConfig) -> None:
         super().__init__(config)
         self.easysed = EasySEDModel(config)
-        self.exits = nn.ModuleList(ExitHead(config, size) for size in self.easysed.backbone.feature_sizes)
+        heads: list[nn.Module] = [ExitHead(config, size) for size in self.easysed.backbone.feature_sizes]
+        if config.backbone == "ast" and config.kept_exits == config.max_exits:
+            heads[-1] = TokenHead(config)
+        self.exits = nn.ModuleList(heads)
         self.post_init()
+
+    @classmethod
+    def from_ast(
+        cls,
+        name_or_path: str | Path,
+        exit_layers: Sequence[int] | None = None,
+        id2label: dict[int, str] | None = None,
+        dtype: str | torch.dtype = "auto",
+        **hub_kwargs: Any,
+    ) -> "EasySEDForSoundEventDetection":
+        """An Audio Spectrogram Transformer of transformers as a detector: the same clip logits, and frame logits too.
+
+        Its classifier is the deepest exit and reads columns of patches as well as the clip; a warning names what has
+        not been trained. Its features are those of `EasySEDFeatureExtractor.from_ast`.
+
+        Args:
+            name_or_path: folder or Hub id of an `ASTForAudioClassification`, in safetensors, for example
+                "MIT/ast-finetuned-audioset-10-10-0.4593".
+            exit_layers: 1-based blocks after which there is an exit, ending with the last block; None = after each
+                quarter of the blocks.
+            id2label: new labels {0: name, ...}, with a new linear layer to train; None = the AST's own.
+            dtype: of the network; "auto" = as saved.
+            **hub_kwargs: of transformers' `from_pretrained`: `revision`, `token`, `cache_dir`, `local_files_only`.
+
+        Raises:
+            ValueError: another kind of model, missing weights, labels or a geometry that break a rule.
+            OSError: no such checkpoint, or none in safetensors.
+        """
+        keeps_classifier = id2label is None
+        ast = load_ast(name_or_path, keeps_classifier, dtype, **hub_kwargs)
+        config = easysed_config(ast.config, load_ast_features(name_or_path, **hub_kwargs), exit_layers, id2label)
+        config.name_or_path = str(name_or_path)
+        model = cls(config).to(ast.dtype)
+        weights = easysed_weights(ast.state_dict(), config, keeps_classifier)
+        unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
+        assert not unexpected, unexpected
+        warn_of_untrained(config, has_new_labels=not keeps_classifier)
+        return model.eval()
 
     @property
     def num_exits(self) -> int:
@@ -400,12 +340,12 @@ class EasySEDForSoundEventDetection(EasySEDPreTrainedModel):
         if frame_labels is not None and mask is not None:
             frame_labels = frame_labels.masked_fill(~mask.bool().unsqueeze(-1), -1)
         exits = (output.exit_logits.float(), output.exit_frame_logits.float())
-        parts = supervised_losses(*exits, labels, frame_labels)
+        with_classes = config.class_loss_weight > 0
+        parts = supervised_losses(*exits, labels, frame_labels, with_classes)
         if config.distillation_weight > 0 or config.hint_weight > 0:
             embeddings = output.exit_embeddings.float()
-            parts |= distillation_losses(*exits, embeddings, config.distillation_temperature, mask)
-        weights = (config.frame_loss_weight, config.clip_loss_weight, config.distillation_weight, config.hint_weight)
-        return total_loss(parts, *weights), parts
+            parts |= distillation_losses(*exits, embeddings, config.distillation_temperature, mask, with_classes)
+        return total_loss(parts, part_weights(parts, **config.loss_weights)), parts
 
 
 EasySEDModel.register_for_auto_class("AutoModel")

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from transformers import Pipeline, PreTrainedModel
 
+from .ast_checkpoint_easysed import read_ast_config
 from .audio_easysed import read_audio
 from .calibration_easysed import Calibration, Judgement, setting_name
+from .configuration_easysed import EasySEDConfig
 from .decisions_easysed import DEFAULT_GOAL, Goal, Rule, Table, make_rule
 from .decoding_easysed import class_parameters, decoding_for_exit
 from .detection_easysed import NO_CALIBRATION, Detection, Event
@@ -54,7 +56,7 @@ class SoundEventDetectionPipeline(Pipeline):
         calibration: of the checkpoint, or None.
 
     Raises:
-        ValueError: without a feature extractor, or with one whose sizes are not the model's.
+        ValueError: another kind of model; no feature extractor, or one whose sizes are not the model's.
     """
 
     _load_processor = False
@@ -66,6 +68,11 @@ class SoundEventDetectionPipeline(Pipeline):
     def __init__(self, model: PreTrainedModel, *args: Any, task: str = TASK, **kwargs: Any) -> None:
         if kwargs.get("feature_extractor") is None:
             raise ValueError("feature_extractor must be given: EasySEDFeatureExtractor.from_pretrained(checkpoint)")
+        if model.config.model_type != EasySEDConfig.model_type:
+            raise ValueError(
+                f"model must be of type {EasySEDConfig.model_type!r}, got {model.config.model_type!r}: load an Audio "
+                "Spectrogram Transformer with SoundEventDetectionPipeline.from_pretrained"
+            )
         self.model_name, self.revision = model_identity(model)
         self._rules: dict[tuple, Rule] = {}
         labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
@@ -95,7 +102,8 @@ class SoundEventDetectionPipeline(Pipeline):
         """Loads model and feature extractor.
 
         Args:
-            name_or_path: bundled name such as "easysed-cnn", local folder, or Hub id.
+            name_or_path: bundled name such as "easysed-cnn", local folder, or Hub id; also an Audio Spectrogram
+                Transformer of transformers, whose one exit is then its own classifier (see `from_ast`).
             device: e.g. "cpu", "cuda:0"; None = an accelerator where there is one.
             dtype: of the network; "auto" = as saved.
             **hub_kwargs: of `huggingface_hub.snapshot_download`: `revision`, `token`, `cache_dir`, `local_files_only`.
@@ -105,13 +113,10 @@ class SoundEventDetectionPipeline(Pipeline):
         """
         folder = _resolve(name_or_path, hub_kwargs)
         try:
-            model, report = EasySEDForSoundEventDetection.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, output_loading_info=True
-            )
-            extractor = EasySEDFeatureExtractor.from_pretrained(folder)
+            model, extractor, missing_keys = _load(folder, dtype)
         except Exception as error:  # every library below has classes of its own; the first line of each names the cause
             raise ValueError(f"model {name_or_path} cannot be loaded: {_first_line(error)}") from error
-        _check_report(str(name_or_path), report)
+        _check_missing(str(name_or_path), missing_keys)
         if hasattr(model.config, "custom_pipelines"):
             del model.config.custom_pipelines  # see save_pretrained
         return cls(model=model, feature_extractor=extractor, device=device)
@@ -372,9 +377,25 @@ def _download(hub_id: str, hub_kwargs: dict[str, Any]) -> str:
         ) from error
 
 
-def _check_report(name: str, report: dict[str, Any]) -> None:
+def _load(
+    folder: str, dtype: str | torch.dtype
+) -> tuple[EasySEDForSoundEventDetection, EasySEDFeatureExtractor, list[str]]:
+    """Model, feature extractor, and the names of tensors that the weights lack.
+
+    Of an Audio Spectrogram Transformer only the deepest exit, its own classifier, has been trained: it is the one exit.
+    """
+    ast = read_ast_config(folder)
+    if ast is not None:
+        model = EasySEDForSoundEventDetection.from_ast(folder, [ast.num_hidden_layers], dtype=dtype)
+        return model, EasySEDFeatureExtractor.from_ast(folder), []
+    model, report = EasySEDForSoundEventDetection.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    return model, EasySEDFeatureExtractor.from_pretrained(folder), sorted(report["missing_keys"])
+
+
+def _check_missing(name: str, missing: list[str]) -> None:
     """Refuses weights that do not cover the model: transformers would fill the rest with random numbers."""
-    missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(
             f"model {name} cannot be loaded: its weights lack {len(missing)} tensors, the first is {missing[0]}; "

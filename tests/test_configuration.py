@@ -7,6 +7,7 @@ from tiny import tiny_config
 from transformers import AutoConfig
 
 from modeling_easysed import EasySEDConfig
+from modeling_easysed.configuration_easysed import AST_GEOMETRY
 
 
 def test_round_trip_keeps_every_value(tmp_path):
@@ -36,6 +37,17 @@ def test_number_of_exits():
     assert EasySEDConfig(temporal_channels=0).kept_exits == 3
     assert EasySEDConfig(num_exits=2).kept_exits == 2
     assert EasySEDConfig(backbone="transformer").kept_exits == 3
+    assert EasySEDConfig(backbone="ast", **AST_GEOMETRY).kept_exits == 4
+
+
+def test_the_original_ast(tmp_path):
+    config = EasySEDConfig(backbone="ast", **AST_GEOMETRY)
+    assert (config.num_patch_rows, config.num_patch_columns) == (12, 101)
+    assert config.frame_duration_s == pytest.approx(0.1)
+    config.save_pretrained(tmp_path)
+    assert EasySEDConfig.from_pretrained(tmp_path).padding_value == config.padding_value
+    # a log-mel value of 0 under AudioSet's mean and twice its deviation
+    assert config.padding_value == pytest.approx(4.2677393 / (2 * 4.5689974), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +76,30 @@ def test_number_of_exits():
 def test_every_rule_has_an_error(values, message):
     with pytest.raises(ValueError, match=message):
         EasySEDConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"patch_size": 0}, "patch_size must be between 1 and 128, .*got 0: AST_GEOMETRY"),
+        ({"patch_size": 129}, "the smaller one of num_mel_bins=128 and max_length_frames=1024, got 129"),
+        ({"frame_stride": 17}, "frame_stride must be between 1 and patch_size=16 .*leave no gap, got 17"),
+        ({"frame_stride": 0}, "frame_stride must be between 1 and patch_size=16 .*got 0"),
+        ({"frequency_stride": 17}, "frequency_stride must be between 1 and patch_size=16 .*got 17"),
+        ({"num_attention_heads": 7}, "hidden_size must be a multiple of num_attention_heads=7, got 768"),
+        ({"exit_hidden_size": 96}, "exit_hidden_size must be hidden_size=768 for backbone 'ast', .*got 96"),
+        ({"exit_layers": [3, 6]}, r"exit_layers must end with num_hidden_layers=12 .*got \[3, 6\]"),
+        ({"exit_layers": [6, 13]}, r"between 1 and num_hidden_layers=12, got \[6, 13\]"),
+        ({"window_s": 10.24}, "window_s must be at most 10.2 s .*max_length_frames=1024, got 10.24"),
+    ],
+)
+def test_every_rule_of_the_ast_has_an_error(values, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        EasySEDConfig(backbone="ast", **{**AST_GEOMETRY, **values})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("num_stages", [-1, 4])
+def test_more_stem_stages_than_stages(num_stages):
+    with pytest.raises(ValueError, match="num_stem_stages must be between 0 and the 3 stages"):
+        EasySEDConfig(backbone="transformer", num_stem_stages=num_stages)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoFeatureExtractor
+from transformers import ASTFeatureExtractor, AutoFeatureExtractor
 
 from modeling_easysed import EasySEDFeatureExtractor
+from modeling_easysed import recording_easysed as recording
 
 RATE = 16000
 
@@ -107,3 +108,73 @@ def test_bad_sizes():
         EasySEDFeatureExtractor(window_length_samples=600)
     with pytest.raises(ValueError, match="mel_mean must have feature_size=64 values, got 2"):
         EasySEDFeatureExtractor(mel_mean=[0.0, 1.0])
+    with pytest.raises(ValueError, match=r"transform must be one of \('centered', 'kaldi'\), got 'htk'"):
+        EasySEDFeatureExtractor(transform="htk")
+
+
+# ---- the front end of the Audio Spectrogram Transformer --------------------------------------------------------------
+
+
+def ast_extractors(folder, **sizes) -> tuple[ASTFeatureExtractor, EasySEDFeatureExtractor]:
+    """That of transformers, and ours made from its folder."""
+    ASTFeatureExtractor(**sizes).save_pretrained(folder)
+    return ASTFeatureExtractor.from_pretrained(folder), EasySEDFeatureExtractor.from_ast(folder)
+
+
+def kinds_of_audio() -> dict[str, np.ndarray]:
+    times = np.arange(24000, dtype=np.float32) / RATE
+    impulse = np.zeros(5000, dtype=np.float32)
+    impulse[2500] = 1.0
+    return {
+        "noise": noise(16000),
+        "loud noise off centre": noise(16001) * 5 + np.float32(0.4),
+        "a pure tone, all other bands far below": 0.9 * np.sin(2 * np.pi * 440 * times),
+        "silence": np.zeros(4000, dtype=np.float32),
+        "an impulse": impulse,
+        "one window": noise(400),
+        "one sample short of a frame more": noise(559),
+        "ten seconds": noise(160000, 4),
+        "longer than the AST": noise(170000, 5),
+    }
+
+
+@pytest.mark.parametrize("kind", kinds_of_audio())
+def test_ast_features_are_those_of_transformers(kind, tmp_path):
+    theirs, ours = ast_extractors(tmp_path)
+    audio = kinds_of_audio()[kind]
+    expected = theirs(audio, sampling_rate=RATE, return_tensors="pt").input_values
+    found = ours(audio, sampling_rate=RATE)
+    torch.testing.assert_close(found.input_values[:, :1024], expected, rtol=0, atol=1e-4)
+    assert found.input_values.dtype == torch.float32
+    assert found.attention_mask.sum() == 1 + len(audio) // 160
+    assert found.input_values.shape[1] == max(1024, 1 + len(audio) // 160)
+
+
+@pytest.mark.parametrize("sizes", [{"mean": -3.0, "std": 2.0}, {"do_normalize": False}, {"num_mel_bins": 40}])
+def test_ast_features_with_other_settings(sizes, tmp_path):
+    theirs, ours = ast_extractors(tmp_path, max_length=64, **sizes)
+    clips = [noise(9000, 1), noise(3000, 2)]
+    expected = theirs(clips, sampling_rate=RATE, return_tensors="pt").input_values
+    torch.testing.assert_close(ours(clips, sampling_rate=RATE).input_values, expected, rtol=0, atol=1e-4)
+
+
+def test_a_clip_shorter_than_a_window_is_all_filling(tmp_path):
+    _, ours = ast_extractors(tmp_path, max_length=8)
+    found = ours(noise(399), sampling_rate=RATE)
+    torch.testing.assert_close(found.input_values, torch.full((1, 8, 128), ours.padding_value))
+    assert found.attention_mask.tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]]
+
+
+def test_ast_round_trip_and_blocks_give_equal_features(tmp_path, monkeypatch):
+    _, ours = ast_extractors(tmp_path, max_length=32)
+    ours.save_pretrained(tmp_path / "saved")
+    loaded = AutoFeatureExtractor.from_pretrained(tmp_path / "saved")
+    clip = noise(40000, 3)
+    expected = ours(clip, sampling_rate=RATE).input_values
+    assert isinstance(loaded, EasySEDFeatureExtractor)
+    one_by_one = ours.normalize(ours.log_mel(torch.from_numpy(clip)[None]))  # as in training, filling included
+    torch.testing.assert_close(one_by_one, expected, rtol=0, atol=1e-6)
+    assert torch.equal(loaded(clip, sampling_rate=RATE).input_values, expected)
+    monkeypatch.setattr(recording, "FEATURE_BLOCK_FRAMES", 100)
+    torch.testing.assert_close(recording.recording_features(ours, clip), expected[0], rtol=0, atol=1e-5)
+    assert len(recording.recording_features(ours, clip[:800])) == 6

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from modeling_easysed.losses_easysed import bernoulli_kl, hint_loss, known_bce, total_loss
+from modeling_easysed.losses_easysed import (
+    bernoulli_kl,
+    class_cross_entropy,
+    class_kl,
+    hint_loss,
+    known_bce,
+    part_weights,
+    total_loss,
+)
 
 
 def test_known_bce_leaves_unknown_out():
@@ -46,9 +54,49 @@ def test_no_gradient_into_the_teacher():
     assert student.grad.abs().sum() > 0 and teacher.grad is None
 
 
-def test_total_loss_weights():
-    one = torch.tensor(1.0)
-    parts = {"frame_1": one, "clip_1": one, "frame_2": one, "soft_frame_1": one, "soft_clip_1": one, "hint_1": one}
-    # student: (1 - 0.3) (1 + 0.5) + 0.3 (1 + 0.5) + 0.03; teacher: 1
-    assert total_loss(parts, 1.0, 0.5, 0.3, 0.03).item() == pytest.approx(0.7 * 1.5 + 0.3 * 1.5 + 0.03 + 1.0)
-    assert total_loss({"frame_1": one}, 2.0, 0.5, 0.3, 0.03).item() == pytest.approx(2.0)
+WEIGHTS = {
+    "frame_weight": 2.0,
+    "clip_weight": 0.5,
+    "class_weight": 0.1,
+    "distillation_weight": 0.3,
+    "hint_weight": 0.03,
+}
+
+
+def test_a_student_shares_its_weight_between_labels_and_teacher():
+    names = ["frame_1", "clip_1", "class_1", "soft_frame_1", "soft_clip_1", "soft_class_1", "hint_1"]
+    names += ["frame_2", "clip_2", "class_2"]
+    assert part_weights(names, **WEIGHTS) == pytest.approx(
+        {"frame_1": 1.4, "clip_1": 0.35, "class_1": 0.07, "soft_frame_1": 0.6, "soft_clip_1": 0.15}
+        | {"soft_class_1": 0.03, "hint_1": 0.03, "frame_2": 2.0, "clip_2": 0.5, "class_2": 0.1}
+    )
+
+
+def test_without_soft_targets_labels_keep_their_weight():
+    assert part_weights(["frame_1", "clip_1"], **WEIGHTS) == {"frame_1": 2.0, "clip_1": 0.5}
+
+
+def test_the_total_is_the_weighted_sum():
+    parts = {"frame_1": torch.tensor(3.0), "hint_1": torch.tensor(2.0)}
+    assert total_loss(parts, {"frame_1": 2.0, "hint_1": 0.5}).item() == pytest.approx(7.0)
+
+
+def test_class_cross_entropy_by_hand():
+    logits = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0], [5.0, 5.0], [1.0, 2.0]])
+    targets = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, -1.0]])
+    # softmax (3/4, 1/4); two classes share the mass: log 2; no class, and an unknown one: left out
+    assert class_cross_entropy(logits, targets).item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+    assert class_cross_entropy(logits, torch.zeros(4, 2)).item() == 0.0
+
+
+def test_class_kl_by_hand_and_without_gradient_to_the_teacher():
+    student = torch.tensor([[0.0, 0.0]], requires_grad=True)
+    teacher = torch.tensor([[math.log(3.0), 0.0]], requires_grad=True)
+    divergence = class_kl(student, teacher, 1.0)
+    assert divergence.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    # at T = 2 the teacher's odds are the square root of 3 to 1, and the result counts four times
+    share = math.sqrt(3) / (1 + math.sqrt(3))
+    expected = 4 * (share * math.log(2 * share) + (1 - share) * math.log(2 * (1 - share)))
+    assert class_kl(student, teacher, 2.0).item() == pytest.approx(expected)
+    divergence.backward()
+    assert teacher.grad is None and student.grad.abs().sum() > 0

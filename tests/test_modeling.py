@@ -8,6 +8,7 @@ import torch
 from tiny import tiny_config, tiny_model
 
 from modeling_easysed import EasySEDForSoundEventDetection, EasySEDModel
+from modeling_easysed.configuration_easysed import AST_GEOMETRY
 
 BACKBONES = ["cnn", "transformer"]
 
@@ -210,6 +211,7 @@ def test_default_sizes():
             "exit_layers": [6, 12],
             "intermediate_size": 2048,
         },
+        {"backbone": "ast", **AST_GEOMETRY},
     ],
 )
 def test_scales_to_tens_of_millions_by_config(sizes):
@@ -238,3 +240,34 @@ def test_unknown_exit(index):
         model.student(index)
     with pytest.raises(ValueError, match="exit_index must be between 1 and 3"):
         model(torch.zeros(1, 8, 32), exit_index=index)
+
+
+def test_residual_stages_in_the_transformers_stem():
+    plain, hybrid = tiny_model("transformer"), tiny_model("transformer", num_stem_stages=2)
+    features = torch.randn(2, 21, 32)
+    assert hybrid(features).exit_frame_logits.shape == plain(features).exit_frame_logits.shape
+    assert len(hybrid.easysed.backbone.stem_stages) == 2
+    assert hybrid.easysed.backbone.patch_projection.in_features == 6 * 4  # 32 mels / 4, halved once, by 6 channels
+    student = hybrid.student(1)
+    assert torch.equal(student(features).frame_logits, hybrid(features).exit_frame_logits[0])
+
+
+def test_stem_stages_see_no_padding():
+    model = tiny_model("transformer", num_stem_stages=2)
+    clip = torch.randn(1, 24, 32)
+    padded = torch.cat([clip, torch.randn(1, 16, 32)], dim=1)
+    mask = torch.tensor([[1] * 24 + [0] * 16])
+    alone, inside = model(clip).frame_logits, model(padded, attention_mask=mask).frame_logits
+    assert torch.allclose(alone, inside[:, : alone.shape[1]], atol=1e-5)
+
+
+def test_class_loss_reaches_every_exit_and_not_the_teachers_target():
+    model = tiny_model(class_loss_weight=1.0, frame_loss_weight=0.0, clip_loss_weight=0.0, hint_weight=0.0).train()
+    output = model(torch.randn(2, 20, 32), labels=torch.tensor([[1.0, 0, 0], [0, 1.0, 1.0]]))
+    assert {"class_1", "class_3", "soft_class_1", "soft_class_2"} <= output.loss_parts.keys()
+    for head in model.exits:
+        (gradient,) = torch.autograd.grad(output.loss, [head.classifier.weight], retain_graph=True)
+        assert gradient.abs().sum() > 0
+    heads = [model.exits[0].classifier.weight, model.exits[-1].classifier.weight]
+    student, teacher = torch.autograd.grad(output.loss_parts["soft_class_1"], heads)
+    assert student.abs().sum() > 0 and teacher.abs().sum() == 0
