@@ -32,6 +32,22 @@ def test_attention_is_counted_as_by_hand():
     assert first["macs_per_10_s"] == STEM + QUARTER * 4 * 8 * hidden + layers + products + head(hidden)
 
 
+def first_exit(frames: int) -> int:
+    """The tiny CNN's first exit by hand, for any number of frames."""
+    half = -(-frames // 2)
+    quarter = -(-half // 2)
+    stem = 9 * 1 * 4 * half * 16 + 9 * 4 * 4 * quarter * 8
+    block = 2 * 9 * 4 * 4 * quarter * 8
+    return stem + block + quarter * (32 * WIDTH + 3 * WIDTH * WIDTH + WIDTH * CLASSES)
+
+
+def test_shorter_windows_are_counted_as_the_pipeline_cuts_them():
+    """Windows of 400 frames start every 300; the last one starts at the frame 604, so that it reaches the end."""
+    in_windows = exit_costs(tiny_model(window_s=4.0, context_s=0.5))[0]
+    assert in_windows["macs_per_10_s"] == 3 * first_exit(400) + first_exit(397)
+    assert exit_costs(tiny_model())[0]["macs_per_10_s"] == first_exit(FRAMES)
+
+
 @pytest.mark.parametrize("backbone", ["cnn", "transformer"])
 def test_parameters_are_those_of_the_students(backbone):
     model = tiny_model(backbone)

@@ -1,0 +1,1 @@
+"""Model cards, filled from measured results and from what a checkpoint's config says of itself."""
