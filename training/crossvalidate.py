@@ -20,6 +20,7 @@ import torch
 import yaml
 from clip_mixing import BankedClip, ClipRecipe, build_bank, mean_and_deviation, mix_batch
 from data import decode_clips, labels_of, load_clips_dataset
+from learner import parameter_groups
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
@@ -95,13 +96,6 @@ def train_network(
         optimizer.zero_grad()
         update_average(average, model, settings.ema_decay, step)
     return average, extractor, time.monotonic() - start
-
-
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay for matrices and kernels, none for biases and norms."""
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 @torch.no_grad()

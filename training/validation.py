@@ -22,9 +22,15 @@ class ValidationSet:
 def load_validation(
     data_dir: str, split: str, extractor: EasySEDFeatureExtractor, config: EasySEDConfig
 ) -> ValidationSet:
-    """Reads a split; events of classes that the model does not know are left out."""
+    """Reads a split; events of classes that the model does not know are left out.
+
+    Raises:
+        ValueError: when nothing is left of them; FileNotFoundError: when the table or an audio file is missing.
+    """
     references, _, paths = read_split(data_dir, split)
     labels = [config.id2label[index] for index in range(config.num_labels)]
+    if not any(event[2] in labels for events in references.values() for event in events):
+        raise ValueError(f"{split}.tsv of {data_dir} must hold an event of one of the classes {labels}, it has none")
     validation = ValidationSet([], [])
     for name, path in tqdm(paths.items(), desc="reading validation", leave=False, disable=None):
         samples = read_audio(path, config.sampling_rate).samples
