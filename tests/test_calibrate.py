@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from candidates import all_settings, collect_candidates, name_of, shared_trunk
-from data import decode_clips
+from data import read_training_data
 from event_truth import judge_boxes
 from test_calibration import make_saved
 from test_evidence import make_evidence
@@ -214,10 +214,16 @@ def test_familiarity_can_come_from_the_training_folds(split_dir, checkpoint, sma
     config["provenance"] = {"folds": ["1"], "excluded_licenses": [], "seed": 0}
     (checkpoint / "config.json").write_text(json.dumps(config))
     seen = []
-    monkeypatch.setattr(calibrate, "decode_clips", lambda rows, rate: seen.extend(rows) or decode_clips(rows, rate))
+
+    def read(*arguments, **keywords):
+        data = read_training_data(*arguments, **keywords)
+        seen.extend(row["file"] for row in data.attribution)
+        return data
+
+    monkeypatch.setattr(calibrate, "read_training_data", read)
     arguments = ("--model", checkpoint, "--data", split_dir, "--split", "dev", "--clips", clips_dir)
     assert run_main(monkeypatch, *arguments) == 0
-    assert [row["fold"] for row in seen] == ["1"] * 3  # never a fold that the model was not trained on
+    assert seen == ["0.wav", "1.wav", "2.wav"]  # never a fold that the model was not trained on
     saved = config_of(checkpoint)["calibration"]
     assert saved["fitted_on"]["familiarity"] == "clips, training folds"
     size = config["exit_hidden_size"]

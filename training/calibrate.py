@@ -31,7 +31,7 @@ from candidates import (
     read_sources,
 )
 from checkpoint_config import local_checkpoint, set_config_value
-from data import decode_clips, load_clips_dataset
+from data import read_training_data
 from fit_calibration import (
     MIN_CLASS_EVENTS,
     HierarchicalMap,
@@ -96,8 +96,9 @@ def training_embeddings(model: Any, extractor: Any, clips_dir: str) -> tuple[np.
     provenance, rate = model.config.provenance, extractor.sampling_rate
     if provenance is None:
         raise ValueError("--clips needs the checkpoint's provenance (its training folds), it has none: leave it out")
-    dataset = load_clips_dataset(clips_dir, "fold", provenance["folds"], provenance["excluded_licenses"])
-    mixer = SoundscapeMixer(decode_clips(dataset, rate), rate, Recipe(num_variants=1), provenance["seed"])
+    excluded = provenance["excluded_licenses"]
+    data = read_training_data(clips_dir, rate, folds=provenance["folds"], exclude_licenses=excluded)
+    mixer = SoundscapeMixer(data.clips, rate, Recipe(num_variants=1), provenance["seed"])
     embeddings, labels = [], []
     for number in range(NUM_TRAINING_SOUNDSCAPES):
         scape = mixer.mix(provenance["seed"], 2**31 + number)
