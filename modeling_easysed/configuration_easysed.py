@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 
 BACKBONES = ("cnn", "transformer", "ast")
 CLIP_POOLINGS = ("linear_softmax", "mean")
+DISTILLATION_TARGETS = ("deepest", "ensemble")
 AUTO_MAP = {  # saving a model names that model's class alone; the others must load from the same folder too
     "AutoConfig": "configuration_easysed.EasySEDConfig",
     "AutoModel": "modeling_easysed.EasySEDModel",
@@ -75,6 +76,7 @@ class EasySEDConfig(PreTrainedConfig):
         frame_loss_weight, clip_loss_weight: weights of the two supervised losses, each class for itself.
         class_loss_weight: weight of a third one, which tells the classes of a clip apart (softmax over classes).
         distillation_weight: alpha, share of the teacher's soft targets at a student exit (0 = plain training).
+        distillation_target: whose they are, "deepest" or "ensemble" (the mean logits of all exits).
         distillation_temperature: T of the soft targets.
         hint_weight: lambda of the hint loss between embeddings.
         window_s, context_s: inference on long audio: window length, and what is cut off at both inner borders, seconds.
@@ -122,6 +124,7 @@ class EasySEDConfig(PreTrainedConfig):
     clip_loss_weight: float = 0.3
     class_loss_weight: float = 0.0
     distillation_weight: float = 0.3
+    distillation_target: str = "deepest"
     distillation_temperature: float = 1.0
     hint_weight: float = 0.003
     window_s: float = 30.0
@@ -190,6 +193,10 @@ class EasySEDConfig(PreTrainedConfig):
             raise ValueError(f"backbone must be one of {BACKBONES}, got {self.backbone!r}")
         if self.clip_pooling not in CLIP_POOLINGS:
             raise ValueError(f"clip_pooling must be one of {CLIP_POOLINGS}, got {self.clip_pooling!r}")
+        if self.distillation_target not in DISTILLATION_TARGETS:
+            raise ValueError(
+                f"distillation_target must be one of {DISTILLATION_TARGETS}, got {self.distillation_target!r}"
+            )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not 0 <= self.exit_dropout_blocks <= len(self.exit_dilations):

@@ -129,8 +129,9 @@ def distillation_losses(
     temperature: float,
     mask: torch.Tensor | None = None,
     with_classes: bool = False,
+    from_ensemble: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """What every student exit learns from the deepest exit.
+    """What every student exit learns from the deepest exit, or from all exits together.
 
     Args:
         exit_logits: (exits, batch, classes).
@@ -139,17 +140,20 @@ def distillation_losses(
         temperature: T of the soft targets.
         mask: (batch, frames), 1 = real frame.
         with_classes: also the divergence over classes.
+        from_ensemble: soft targets are the exits' mean logits, not those of the deepest; hints stay the deepest's.
 
     Returns:
         {"soft_frame_k", "soft_clip_k", "soft_class_k", "hint_k"} for the exits k below the deepest.
     """
     parts = {}
+    clip_target = exit_logits.mean(0) if from_ensemble else exit_logits[-1]
+    frame_target = exit_frame_logits.mean(0) if from_ensemble else exit_frame_logits[-1]
     for index in range(len(exit_logits) - 1):
         name = index + 1
-        parts[f"soft_frame_{name}"] = bernoulli_kl(exit_frame_logits[index], exit_frame_logits[-1], temperature, mask)
-        parts[f"soft_clip_{name}"] = bernoulli_kl(exit_logits[index], exit_logits[-1], temperature)
+        parts[f"soft_frame_{name}"] = bernoulli_kl(exit_frame_logits[index], frame_target, temperature, mask)
+        parts[f"soft_clip_{name}"] = bernoulli_kl(exit_logits[index], clip_target, temperature)
         if with_classes:
-            parts[f"soft_class_{name}"] = class_kl(exit_logits[index], exit_logits[-1], temperature)
+            parts[f"soft_class_{name}"] = class_kl(exit_logits[index], clip_target, temperature)
         parts[f"hint_{name}"] = hint_loss(exit_embeddings[index], exit_embeddings[-1], mask)
     return parts
 

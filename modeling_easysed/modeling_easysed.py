@@ -344,7 +344,9 @@ class EasySEDForSoundEventDetection(EasySEDPreTrainedModel):
         parts = supervised_losses(*exits, labels, frame_labels, with_classes)
         if config.distillation_weight > 0 or config.hint_weight > 0:
             embeddings = output.exit_embeddings.float()
-            parts |= distillation_losses(*exits, embeddings, config.distillation_temperature, mask, with_classes)
+            from_ensemble = config.distillation_target == "ensemble"
+            temperature = config.distillation_temperature
+            parts |= distillation_losses(*exits, embeddings, temperature, mask, with_classes, from_ensemble)
         return total_loss(parts, part_weights(parts, **config.loss_weights)), parts
 
 

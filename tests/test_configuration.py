@@ -103,3 +103,8 @@ def test_every_rule_of_the_ast_has_an_error(values, message):
 def test_more_stem_stages_than_stages(num_stages):
     with pytest.raises(ValueError, match="num_stem_stages must be between 0 and the 3 stages"):
         EasySEDConfig(backbone="transformer", num_stem_stages=num_stages)
+
+
+def test_unknown_distillation_target():
+    with pytest.raises(ValueError, match="distillation_target must be one of"):
+        EasySEDConfig(distillation_target="shallowest")

@@ -9,6 +9,7 @@ from modeling_easysed.losses_easysed import (
     bernoulli_kl,
     class_cross_entropy,
     class_kl,
+    distillation_losses,
     hint_loss,
     known_bce,
     part_weights,
@@ -100,3 +101,20 @@ def test_class_kl_by_hand_and_without_gradient_to_the_teacher():
     assert class_kl(student, teacher, 2.0).item() == pytest.approx(expected)
     divergence.backward()
     assert teacher.grad is None and student.grad.abs().sum() > 0
+
+
+def test_soft_targets_of_the_deepest_exit_or_of_all():
+    logits = torch.tensor([[[0.0]], [[1.0]], [[2.0]]])  # three exits, one clip, one class
+    frames, embeddings = logits.unsqueeze(2), torch.zeros(3, 1, 1, 4)
+    deepest = distillation_losses(logits, frames, embeddings, 1.0)
+    ensemble = distillation_losses(logits, frames, embeddings, 1.0, from_ensemble=True)
+    assert deepest["soft_clip_2"] == bernoulli_kl(logits[1], logits[2], 1.0)
+    assert ensemble["soft_clip_1"] == bernoulli_kl(logits[0], torch.ones(1, 1), 1.0)  # the mean of 0, 1 and 2
+    assert ensemble["soft_clip_2"] == 0 and ensemble["soft_frame_2"] == 0
+
+
+def test_no_gradient_reaches_the_exits_through_an_ensemble_target():
+    logits = torch.randn(2, 3, 4, requires_grad=True)
+    frames, embeddings = torch.randn(2, 3, 5, 4), torch.zeros(2, 3, 5, 8)
+    distillation_losses(logits, frames, embeddings, 1.0, from_ensemble=True)["soft_clip_1"].backward()
+    assert logits.grad[0].abs().sum() > 0 and logits.grad[1].abs().sum() == 0
