@@ -12,6 +12,8 @@ from soundscapes import (
     colored_noise,
     find_events,
     frame_targets,
+    random_variant,
+    reverberated,
     trim_silence,
     write_soundscapes,
 )
@@ -142,3 +144,26 @@ def test_writes_a_fixed_set(tmp_path):
 def test_no_events_is_an_error():
     with pytest.raises(ValueError, match="no events found in 1 clips"):
         SoundscapeMixer([Clip(np.zeros(100, dtype=np.float32), "dog_bark", "x")], RATE, Recipe(num_variants=1))
+
+
+def test_a_room_adds_a_decaying_tail():
+    click = np.zeros(16000, dtype=np.float32)
+    click[1000] = 1.0
+    wet = reverberated(click, 0.5, -6.0, np.random.default_rng(0))
+    assert wet.shape == click.shape and wet[1000] == pytest.approx(1.0, abs=1e-4)
+    assert np.abs(wet[:1000]).max() < 1e-4  # nothing before the sound
+    tail = np.square(wet[1001:9000])
+    assert tail.sum() == pytest.approx(10**-0.6, rel=0.02)
+    early, late = np.log10(tail[:800].mean()), np.log10(tail[4000:4800].mean())
+    assert 10 * (early - late) == pytest.approx(60 * 4000 / 8000, abs=1.5)  # 60 dB in half a second
+
+
+def test_variants_without_a_room_are_those_of_before():
+    samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    dry, room = Recipe(), Recipe(reverb_probability=1.0)
+    assert np.array_equal(
+        random_variant(samples, dry, np.random.default_rng(1)), random_variant(samples, dry, np.random.default_rng(1))
+    )
+    assert not np.allclose(
+        random_variant(samples, dry, np.random.default_rng(1)), random_variant(samples, room, np.random.default_rng(1))
+    )

@@ -47,6 +47,8 @@ class Recipe:
         num_variants: filtered and resampled variants made of every clip (1 = the clip itself alone).
         max_speed_change: a variant plays between 1 / (1 + x) and (1 + x) times as fast.
         max_filter_db: strength of a variant's random smooth filter.
+        reverb_probability: share of the variants that sound in a room; 0 = none do.
+        reverb_s: seconds in which the echoes fall by 60 dB; reverb_db: their energy over the direct sound.
     """
 
     duration_s: float = 10.0
@@ -67,6 +69,9 @@ class Recipe:
     num_variants: int = 8
     max_speed_change: float = 0.2
     max_filter_db: float = 8.0
+    reverb_probability: float = 0.0
+    reverb_s: tuple[float, float] = (0.15, 0.8)
+    reverb_db: tuple[float, float] = (-15.0, 0.0)
 
 
 @dataclass
@@ -144,7 +149,7 @@ def colored_noise(num_samples: int, slope_db: float, rng: np.random.Generator) -
 
 
 def random_variant(samples: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
-    """A clip played a little faster or slower, through a random smooth filter."""
+    """A clip played a little faster or slower, through a random smooth filter, perhaps in a room."""
     limit = np.log1p(recipe.max_speed_change)
     speed = np.exp(rng.uniform(-limit, limit))
     samples = soxr.resample(samples, round(RESAMPLING_BASE * speed), RESAMPLING_BASE)
@@ -152,7 +157,24 @@ def random_variant(samples: np.ndarray, recipe: Recipe, rng: np.random.Generator
     spectrum = np.fft.rfft(samples)
     octave = np.log2(np.maximum(np.arange(len(spectrum)) / len(spectrum), 2**-7)) / 7 + 1
     gain_db = np.interp(octave, np.linspace(0, 1, len(points)), points)
-    return np.fft.irfft(spectrum * 10 ** (gain_db / 20), len(samples)).astype(np.float32)
+    filtered = np.fft.irfft(spectrum * 10 ** (gain_db / 20), len(samples)).astype(np.float32)
+    if recipe.reverb_probability > 0 and rng.random() < recipe.reverb_probability:
+        filtered = reverberated(filtered, rng.uniform(*recipe.reverb_s), rng.uniform(*recipe.reverb_db), rng)
+    return filtered
+
+
+def reverberated(samples: np.ndarray, reverb_s: float, reverb_db: float, rng: np.random.Generator) -> np.ndarray:
+    """The direct sound and a tail of dense echoes, of the same length as `samples` (at 16 kHz).
+
+    Source: Moorer 1979, About This Reverberation Business: noise that decays exponentially sounds like a room.
+    """
+    num_taps = int(reverb_s * RESAMPLING_BASE)
+    echoes = rng.standard_normal(num_taps) * 10 ** (-3 * np.arange(num_taps) / num_taps)
+    echoes *= 10 ** (reverb_db / 20) / np.sqrt(np.square(echoes).sum())
+    echoes[0] = 1.0
+    length = len(samples) + num_taps
+    wet = np.fft.irfft(np.fft.rfft(samples, length) * np.fft.rfft(echoes, length), length)
+    return wet[: len(samples)].astype(np.float32)
 
 
 class SoundscapeMixer:
