@@ -6,7 +6,8 @@ bank of variants is ever computed from samples. Source: Tokozume et al. 2018, Le
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ class ClipRecipe:
 
     Attributes:
         num_variants: resampled and filtered variants of every clip (1 = the clip itself alone).
+        variants: arguments of soundscapes.Recipe, for how they are made.
         frames: length of an example, log-mel frames.
         mix_probability: share of the examples that hold two clips.
         mix_level_db: level of the second clip against the first.
@@ -37,6 +39,7 @@ class ClipRecipe:
     """
 
     num_variants: int = 6
+    variants: dict[str, Any] = field(default_factory=dict)
     frames: int = 300
     mix_probability: float = 0.7
     mix_level_db: tuple[float, float] = (-12.0, 12.0)
@@ -65,11 +68,11 @@ def build_bank(
 
     Half precision: the rounding, at most 0.05 dB, is far below what augmentation does.
     """
-    bank = []
+    bank, making = [], Recipe(**recipe.variants)
     for number, clip in enumerate(tqdm(clips, desc="computing features", disable=not sys.stderr.isatty())):
         rng = np.random.default_rng([seed, 11, number])
         variants = [clip.samples]
-        variants += [random_variant(clip.samples, Recipe(), rng) for _ in range(recipe.num_variants - 1)]
+        variants += [random_variant(clip.samples, making, rng) for _ in range(recipe.num_variants - 1)]
         members = []
         for samples in variants:
             log_mel = extractor.log_mel(torch.from_numpy(samples)[None])[0]
