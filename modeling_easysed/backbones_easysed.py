@@ -110,20 +110,15 @@ class TemporalBlock(nn.Module):
 
 
 class FrameProjection(nn.Module):
-    """Linear map of every frame with batch norm and ReLU: (batch, frames, features) to (batch, channels, frames).
+    """Linear map of every frame with batch norm and ReLU: (batch, frames, features) to (batch, channels, frames)."""
 
-    With `frame_norm` every frame is brought to one scale first: how loud or how far away a sound is then changes little
-    of what comes after, and no other frame has a part in it. Source: Ba et al. 2016, Layer Normalization.
-    """
-
-    def __init__(self, in_features: int, channels: int, frame_norm: bool) -> None:
+    def __init__(self, in_features: int, channels: int) -> None:
         super().__init__()
-        self.frame_norm = nn.LayerNorm(in_features) if frame_norm else nn.Identity()
         self.linear = nn.Linear(in_features, channels, bias=False)
         self.norm = nn.BatchNorm1d(channels)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.norm(self.linear(self.frame_norm(hidden)).transpose(1, 2)))
+        return torch.relu(self.norm(self.linear(hidden).transpose(1, 2)))
 
 
 # ---- the CNN ---------------------------------------------------------------------------------------------------------
@@ -147,13 +142,10 @@ class ResidualStage(nn.Module):
 class TemporalStage(nn.Module):
     """Drops the frequency axis and looks far in time: (batch, frames, features) to (batch, frames, channels)."""
 
-    def __init__(self, config: EasySEDConfig, in_features: int) -> None:
+    def __init__(self, in_features: int, channels: int, dilations: list[int], dropout: float) -> None:
         super().__init__()
-        channels = config.temporal_channels
-        self.projection = FrameProjection(in_features, channels, config.frame_norm)
-        self.blocks = nn.ModuleList(
-            TemporalBlock(channels, dilation, config.dropout) for dilation in config.temporal_dilations
-        )
+        self.projection = FrameProjection(in_features, channels)
+        self.blocks = nn.ModuleList(TemporalBlock(channels, dilation, dropout) for dilation in dilations)
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         hidden = self.projection(hidden)
@@ -191,8 +183,11 @@ class ConvolutionalBackbone(nn.Module):
         self.feature_sizes = [channels[i] * (mels >> i) for i in range(num_stages)]
         self.temporal_stage = None
         if config.kept_exits > num_stages:
-            self.temporal_stage = TemporalStage(config, self.feature_sizes[-1])
-            self.feature_sizes.append(config.temporal_channels)
+            width = config.temporal_channels
+            self.temporal_stage = TemporalStage(
+                self.feature_sizes[-1], width, config.temporal_dilations, config.dropout
+            )
+            self.feature_sizes.append(width)
 
     def forward(self, input_values: torch.Tensor, mask: torch.Tensor | None) -> Iterator[torch.Tensor]:
         output_mask = None if mask is None else mask[:, :: 2 * self.stem.time_stride]

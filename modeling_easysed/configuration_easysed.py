@@ -48,7 +48,6 @@ class EasySEDConfig(PreTrainedConfig):
         stage_depths: residual blocks per two-dimensional stage.
         temporal_channels: channels of the CNN's last stage, which sees time only; 0 leaves that stage out.
         temporal_dilations: dilation, in output frames, of each of its blocks.
-        frame_norm: layer norm of every frame in front of the CNN's last stage and of the exit heads.
         num_stem_stages: residual stages (`stage_channels`) of the Transformer's stem, before its blocks.
         hidden_size: width of the Transformer or AST.
         num_hidden_layers: its blocks.
@@ -102,7 +101,6 @@ class EasySEDConfig(PreTrainedConfig):
     stage_depths: list[int] | tuple[int, ...] = (1, 1, 1)
     temporal_channels: int = 192
     temporal_dilations: list[int] | tuple[int, ...] = (1, 3, 9, 27)
-    frame_norm: bool = False
     num_stem_stages: int = 0
     hidden_size: int = 192
     num_hidden_layers: int = 6

@@ -68,7 +68,7 @@ class ExitHead(nn.Module):
         self.num_prepared = num_blocks - config.monte_carlo_blocks
         self.num_sites = config.monte_carlo_blocks + 1
         rates = [config.dropout * (i >= num_blocks - config.exit_dropout_blocks) for i in range(num_blocks)]
-        self.projection = FrameProjection(in_features, width, config.frame_norm)
+        self.projection = FrameProjection(in_features, width)
         self.blocks = nn.ModuleList(
             TemporalBlock(width, dilation, rate) for dilation, rate in zip(config.exit_dilations, rates, strict=True)
         )

@@ -271,14 +271,3 @@ def test_class_loss_reaches_every_exit_and_not_the_teachers_target():
     heads = [model.exits[0].classifier.weight, model.exits[-1].classifier.weight]
     student, teacher = torch.autograd.grad(output.loss_parts["soft_class_1"], heads)
     assert student.abs().sum() > 0 and teacher.abs().sum() == 0
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_frame_norm_takes_the_scale_out_of_every_frame(backbone):
-    model = tiny_model(backbone, frame_norm=True)
-    head = model.exits[0]
-    hidden = torch.randn(2, 7, head.projection.linear.in_features)
-    scales = torch.rand(2, 7, 1) * 9 + 1
-    torch.testing.assert_close(head.projection(scales * hidden), head.projection(hidden), atol=1e-4, rtol=1e-3)
-    plain = tiny_model(backbone).exits[0].projection
-    assert not torch.allclose(plain(scales * hidden), plain(hidden), atol=1e-2)
