@@ -167,3 +167,21 @@ def test_variants_without_a_room_are_those_of_before():
     assert not np.allclose(
         random_variant(samples, dry, np.random.default_rng(1)), random_variant(samples, room, np.random.default_rng(1))
     )
+
+
+def test_blended_textures_hold_both_clips():
+    time = np.arange(5 * RATE) / RATE
+    low, high = (np.sin(2 * np.pi * hz * time).astype(np.float32) for hz in (500.0, 3000.0))
+    clips = [Clip(low, "rain", "low"), Clip(high, "rain", "high")]
+    recipe = Recipe(num_variants=1, blend_probability=1.0, blend_level_db=(-6.0, -6.0))
+    mixer = SoundscapeMixer(clips, RATE, recipe)
+    seen = set()
+    for seed in range(12):
+        sound = mixer._pick("rain", np.random.default_rng(seed))
+        power = np.abs(np.fft.rfft(sound.samples * np.hanning(len(sound.samples)))) ** 2
+        split = round(1500 * len(sound.samples) / RATE)
+        quieter, louder = sorted(10 * np.log10([power[:split].sum(), power[split:].sum()]))
+        seen.add(quieter > louder - 40)
+        if quieter > louder - 40:
+            assert louder - quieter == pytest.approx(6.0, abs=0.5)
+    assert seen == {True, False}  # a clip may meet itself

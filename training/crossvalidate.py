@@ -118,8 +118,10 @@ def classify(
 ) -> dict[str, torch.Tensor]:
     """Class probabilities (exits, clips, classes) of whole clips: "plain", "mc", "shifts", "mc+shifts"."""
     views: dict[str, list[torch.Tensor]] = {"plain": [], "mc": []}
+    longest = max(len(clip.samples) for clip in test)  # resampling leaves some a few samples shorter
+    recordings = [np.pad(clip.samples, (0, longest - len(clip.samples))) for clip in test]
     for shift_s in SHIFTS_S:
-        shifted = [shift_samples(clip.samples, round(shift_s * extractor.sampling_rate)) for clip in test]
+        shifted = [shift_samples(samples, round(shift_s * extractor.sampling_rate)) for samples in recordings]
         features = extractor.normalize(extractor.log_mel(torch.from_numpy(np.stack(shifted))))
         plain, passes = [], []
         for part in features.split(EVALUATION_BATCH):

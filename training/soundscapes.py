@@ -40,6 +40,8 @@ class Recipe:
         bed_slope_db: spectral slope of the bed per octave.
         textures: classes without a beginning or an end of their own: a random stretch of the clip is the event.
         texture_duration_s: length of that stretch.
+        blend_probability: share of those stretches that are two clips of the class at once, with the second one
+            blend_level_db over the first: two rains are a rain that nobody recorded.
         threshold_db: an event is where the envelope is less than this below the clip's peak.
         gap_s: pauses up to this length belong to the event, by class; `default_gap_s` for the others.
         min_duration_s: shorter stretches are no events.
@@ -61,6 +63,8 @@ class Recipe:
         default_factory=lambda: ["chainsaw", "fire_crackling", "helicopter", "rain", "sea_waves"]
     )
     texture_duration_s: tuple[float, float] = (2.0, 5.0)
+    blend_probability: float = 0.0
+    blend_level_db: tuple[float, float] = (-10.0, 0.0)
     threshold_db: float = 30.0
     gap_s: dict[str, float] = field(default_factory=lambda: {"baby_cry": 0.5, "clock_tick": 1.0})
     default_gap_s: float = 0.3
@@ -239,11 +243,26 @@ class SoundscapeMixer:
         return noise[start : start + length] * 10 ** (rng.uniform(*self.recipe.bed_level_db) / 20)
 
     def _pick(self, label: str, rng: np.random.Generator) -> EventSound:
+        recipe = self.recipe
+        if label not in recipe.textures:
+            return self._any_sound(label, rng)
+        length = int(rng.uniform(*recipe.texture_duration_s) * self.sampling_rate)
+        sound = self._stretch(label, length, rng)
+        if recipe.blend_probability > 0 and rng.random() < recipe.blend_probability:
+            other = self._stretch(label, len(sound.samples), rng).samples
+            gain = float(sound.samples.std()) / max(float(other.std()), 1e-6)
+            blend = sound.samples.copy()
+            blend[: len(other)] += other * gain * 10 ** (rng.uniform(*recipe.blend_level_db) / 20)
+            sound = EventSound(blend, label, sound.source)
+        return sound
+
+    def _any_sound(self, label: str, rng: np.random.Generator) -> EventSound:
         found = self.sounds[label][rng.integers(len(self.sounds[label]))]
-        sound = found[rng.integers(len(found))]
-        if label not in self.recipe.textures:
-            return sound
-        length = int(rng.uniform(*self.recipe.texture_duration_s) * self.sampling_rate)
+        return found[rng.integers(len(found))]
+
+    def _stretch(self, label: str, length: int, rng: np.random.Generator) -> EventSound:
+        """A random stretch of a texture, of at most `length` samples."""
+        sound = self._any_sound(label, rng)
         start = rng.integers(max(len(sound.samples) - length, 0) + 1)
         return EventSound(sound.samples[start : start + length], label, sound.source)
 
