@@ -26,11 +26,19 @@ SETTINGS = {
         "temporal_dilations": [1],
         "exit_hidden_size": 8,
         "exit_dilations": [1],
-        "dropout": 0.1,
+        "dropout": 0.0,
         "clip_loss_weight": 1.0,
         "class_loss_weight": 1.0,
     },
-    "recipe": {"num_variants": 1, "frames": 60, "mix_probability": 0.2},
+    "recipe": {
+        "num_variants": 1,
+        "frames": 60,
+        "mix_probability": 0.2,
+        "noise_probability": 0.0,
+        "filter_db": 0.0,
+        "gain_db": [0.0, 0.0],
+        "num_mel_masks": 0,
+    },
 }
 
 
