@@ -39,7 +39,8 @@ def test_config_says_where_the_weights_come_from():
     assert config["decoding"]["tuned_on"]["split"] == "validation"
     assert "custom_pipelines" not in config
     names = {path.name for path in folder.iterdir()}
-    assert names == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+    documents = {"README.md", "attribution.csv", "reliability.png"}
+    assert names == {*documents, "config.json", "model.safetensors", "preprocessor_config.json"}
     sizes = [path.stat().st_size for path in folder.parent.rglob("*.safetensors")]
     assert sum(sizes) <= WEIGHTS_LIMIT_BYTES
 
