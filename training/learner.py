@@ -12,6 +12,7 @@ from accelerate.utils import set_seed
 from averaged_weights import AveragedWeights
 from settings import Settings
 from synced_norm import synchronise_batch_norm
+from teachers import Teachers, taught_losses, taught_weights
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from transformers import get_cosine_schedule_with_warmup
 
@@ -35,6 +36,7 @@ class Learner:
         settings: of the run; `batch_size` counts all processes and micro-batches.
         config: of the model.
         accelerator: with as many processes as were launched.
+        teachers: of every exit, besides labels; None = there are none.
 
     Attributes:
         part_weights: what each part of the loss counts for; known from the first step on.
@@ -43,7 +45,13 @@ class Learner:
         ValueError: when the batch cannot be split evenly.
     """
 
-    def __init__(self, settings: Settings, config: EasySEDConfig, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        config: EasySEDConfig,
+        accelerator: Accelerator,
+        teachers: Teachers | None = None,
+    ) -> None:
         check_batch_size(settings, accelerator.num_processes)
         self.settings, self.config, self.accelerator = settings, config, accelerator
         set_seed(settings.seed)
@@ -57,6 +65,7 @@ class Learner:
         schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, settings.steps)
         self.model, self.optimizer, self.schedule = accelerator.prepare(model, optimizer, schedule)
         self.average = AveragedWeights(accelerator.unwrap_model(self.model), settings.ema_decay)
+        self.teachers = None if teachers is None else teachers.to(accelerator.device)
         self.part_weights: dict[str, float] = {}
         accelerator.register_save_state_pre_hook(drop_prefixes)
         accelerator.register_load_state_pre_hook(self._load_unwrapped)
@@ -92,14 +101,25 @@ class Learner:
 
     def _backward(self, micro_batch: dict[str, torch.Tensor], shares: dict[str, torch.Tensor]) -> dict:
         with self.accelerator.autocast():
-            parts = self.model(**micro_batch).loss_parts
+            output = self.model(**micro_batch)
+            parts = output.loss_parts
+            if self.teachers is not None:
+                targets = self.teachers(micro_batch["input_values"])
+                exits = (output.exit_logits.float(), output.exit_frame_logits.float())
+                taught = taught_losses(*exits, targets, self.config.distillation_temperature)
+                parts = {**parts, **taught}
         equal_share = 1 / self.settings.gradient_accumulation
         parts = {name: value * shares.get(_kind(name), equal_share) for name, value in parts.items()}
         if not self.part_weights:
-            self.part_weights = part_weights(parts, **self.config.loss_weights)
+            self.part_weights = self._weights(list(parts))
         loss = total_loss(parts, self.part_weights)
         self.accelerator.backward(loss)
         return {"loss": loss.detach(), **{name: value.detach() for name, value in parts.items()}}
+
+    def _weights(self, names: list[str]) -> dict[str, float]:
+        taught = [name for name in names if name.startswith("taught_")]
+        own = part_weights(set(names) - set(taught), **self.config.loss_weights)
+        return {**own, **taught_weights(taught, self.config, self.settings.teacher_weight)}
 
     def _shares(self, micro_batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
         """What each micro-batch's mean over known targets counts for: its share of all that are known in the batch.

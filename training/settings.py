@@ -24,6 +24,7 @@ MINIMA = {
     "gradient_accumulation": 1,
     "warmup_steps": 0,
     "weight_decay": 0,
+    "teacher_weight": 0,
     "num_threads": 1,
     "num_workers": 0,
     "validate_every": 1,
@@ -65,6 +66,8 @@ class Settings:
         log_every: steps between two entries in TensorBoard, and between two lines where stderr is no terminal.
         early_stop_patience: validations in a row without a better F1 of the deepest exit after which training stops;
             the best weights are then saved instead of the last. None = never.
+        teachers: trained checkpoints whose mean logits every exit learns from as well; none = from labels alone.
+        teacher_weight: of these soft targets, against labels; what labels count for stays as it is.
         features: arguments of EasySEDFeatureExtractor.
         model: arguments of EasySEDConfig.
         recipe: arguments of Recipe.
@@ -100,6 +103,8 @@ class Settings:
     checkpoint_every: int = 250
     log_every: int = 10
     early_stop_patience: int | None = None
+    teachers: list[str] = field(default_factory=list)
+    teacher_weight: float = 1.0
     features: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)

@@ -23,6 +23,7 @@ from progress import Display, Progress
 from safetensors.torch import load_file, save_file
 from saving import PushError, push, skipped_text, write_attribution, write_json
 from settings import Settings, load_settings
+from teachers import Teachers
 from transformers.utils.logging import disable_progress_bar
 from validation import frame_scores, load_validation
 
@@ -50,7 +51,11 @@ class Trainer:
         sounds, self.data = read_sounds(settings)
         self.extractor = fit_feature_extractor(settings, sounds)
         self.config = self._build_config(sounds.labels)
-        self.learner = Learner(settings, self.config, self.accelerator)
+        teachers = None
+        if settings.teachers:
+            teachers = Teachers(settings.teachers, self.extractor, self.config)
+            self.config.provenance["teachers"] = teachers.provenance
+        self.learner = Learner(settings, self.config, self.accelerator, teachers)
         rank, num_processes = self.accelerator.process_index, self.accelerator.num_processes
         self.batches = TrainingBatches(sounds, self.extractor, self.config, settings, rank, num_processes)
         self.progress = Progress()
