@@ -107,6 +107,14 @@ def test_the_threshold_is_the_best_of_f1_where_the_goal_allows_all():
     assert 0.3 < choose_threshold(littered, 1.0) < 0.75
 
 
+def test_one_false_alarm_cannot_be_told_from_none_in_a_short_background():
+    """In half an hour the strict threshold for 1 per hour is that of none."""
+    short = held_out([0.95, 0.85, 0.8, 0.6], alarms(0.9, 0.4, hours=(0.25, 0.25)))
+    assert short.threshold_at(1.0) == 0.9
+    assert 0.4 <= choose_threshold(short, 1.0) < 0.8
+    assert choose_threshold(short, 0.0) >= 0.9
+
+
 def test_a_goal_that_no_threshold_of_the_list_keeps():
     held = held_out([0.999], alarms(0.9995, 0.9999))
     assert choose_threshold(held, 1.0) == 0.9995
@@ -130,6 +138,18 @@ def test_old_sounds_count_for_sensitivity():
     held = held_out([0.85, 0.7], alarms(), rehearsal=alarms(0.9, 0.8))
     assert held.threshold_at(1.0) == FLOOR  # two in two hours
     assert held_out([0.85, 0.7], alarms(), rehearsal=alarms(0.9, 0.8, 0.75)).threshold_at(1.0) == 0.75
+
+
+def test_a_part_has_its_share_of_false_alarms():
+    """One per hour in 1.0 h is one; four folds of five may have it too, though it does not fit into 0.8 h."""
+    scores, folds = [0.9, 0.8, 0.7, 0.6, 0.5], range(5)
+    held = held_out(
+        [0.95] * 5, alarms(*scores, folds=folds, hours=(0.2,) * 5), folds=folds, wrong=alarms(hours=(0.2,) * 5)
+    )
+    assert held.threshold_at(1.0) == 0.8
+    assert held.of_folds([1, 2, 3, 4]).threshold_at(1.0) == 0.7  # 0.8 is the one it may have
+    assert held.of_folds([3]).threshold_at(1.0) == 0.6  # a fifth of one is none
+    assert held.of_folds([1, 2, 3, 4]).of_folds([1, 2]).all_hours == pytest.approx(1.0)
 
 
 def test_every_fold_is_counted_at_the_threshold_of_the_others():

@@ -25,6 +25,7 @@ from rare_event_evidence import (
     NewCandidates,
     collect_new_candidates,
     held_out_scenes,
+    one_thread,
     parse_setting,
 )
 from rare_event_old_classes import LabelledSplit
@@ -62,10 +63,12 @@ def calibrate_new_label(
     for model in choice.phase.fold_models:
         model.config.decoding = choice.phase.model.config.decoding
     if choice.number == 1 and saved is not None:
-        return extended(learning, mixer, choice, saved, extractor)
+        with one_thread():
+            return extended(learning, mixer, choice, saved, extractor)
     if split is not None:
         if len(split.paths) >= MIN_RECORDINGS:
-            return refitted(learning, mixer, choice, split, extractor)
+            with one_thread():
+                return refitted(learning, mixer, choice, split, extractor)
         return None, none(
             f"{split.name}/{split.split} holds {len(split.paths)} recordings, {MIN_RECORDINGS} are needed"
         )

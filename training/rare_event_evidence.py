@@ -4,9 +4,12 @@ As `candidates.py` does it for labelled recordings, but every scene is heard by 
 and only the new class counts: what else sounds in the background is not known."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from candidates import FLOOR, SHIFTS, Setting, sample_setting, shared_trunk
 from event_truth import Truth, judge_boxes
 from rare_event_data import SCENE_S, RareEventData
@@ -14,12 +17,13 @@ from rare_event_scenes import SceneMixer
 from rare_event_validation import Phase
 from tqdm import tqdm
 
-from modeling_easysed import EasySEDFeatureExtractor
+from modeling_easysed import EasySEDFeatureExtractor, EasySEDForSoundEventDetection
 from modeling_easysed.decoding_easysed import decoding_for_exit
 from modeling_easysed.evidence_easysed import Evidence, find_candidates
 from modeling_easysed.recording_easysed import frame_line, recording_features
 
 NEVER_A_CANDIDATE = 1.0  # floor of the old classes
+QUIET = 0.02  # where a plain pass stays below it, no method of uncertainty comes near the floor of candidates
 
 
 @dataclass
@@ -94,8 +98,11 @@ def collect_new_candidates(
     for number, scene in enumerate(tqdm(scenes, "held-out scenes", leave=False, disable=not sys.stderr.isatty())):
         model = phase.fold_models[scene.fold]
         features = recording_features(extractor, scene.samples)
+        first = first_active_exit(model, features)
         with shared_trunk(model):
             for one in settings:
+                if one[0] < first:
+                    continue
                 recording = sample_setting(model, extractor, scene.samples, features, one, None)
                 raw = frame_line(recording)
                 decoding = decoding_for_exit(config.decoding, one[0])
@@ -108,10 +115,32 @@ def collect_new_candidates(
     return found
 
 
+def first_active_exit(model: EasySEDForSoundEventDetection, features: torch.Tensor) -> int:
+    """The shallowest exit that hears the last class in features (frames, mels); one after the deepest for none.
+
+    Deeper exits may gather the shallower ones as an ensemble, so these count as well.
+    """
+    with torch.inference_mode():
+        logits = model(features[None].to(model.device)).exit_frame_logits[..., -1].float()
+    active = torch.nonzero(torch.sigmoid(logits).amax((1, 2)) >= QUIET)[:, 0]
+    return int(active[0]) + 1 if len(active) > 0 else model.num_exits + 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch inside: on one recording at a time, more of them wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def parse_setting(exit_index: int, name: str) -> Setting:
     """The setting behind a key of config.json, e.g. "mc+shifts"."""
     method, _, shifts = name.partition("+")
     return exit_index, method, SHIFTS if shifts else 0
 
 
-__all__ = ["HeldOutScene", "NewCandidates", "collect_new_candidates", "held_out_scenes", "parse_setting"]
+__all__ = ["HeldOutScene", "NewCandidates", "collect_new_candidates", "held_out_scenes", "one_thread", "parse_setting"]

@@ -26,7 +26,7 @@ Spans = Sequence[tuple[float, float]]  # (onset, offset), seconds
 
 @dataclass
 class Alarms:
-    """Boxes where nothing is: scores and folds (boxes,), and the hours of every fold (folds,)."""
+    """Boxes where nothing is: scores and folds (boxes,), and the hours of every fold (folds,), 0 = left out."""
 
     scores: np.ndarray
     folds: np.ndarray
@@ -37,7 +37,8 @@ class Alarms:
 
     def of_folds(self, folds: Sequence[int]) -> "Alarms":
         own = np.isin(self.folds, list(folds))
-        return Alarms(self.scores[own], self.folds[own], self.hours[list(folds)])
+        hours = np.where(np.isin(np.arange(len(self.hours)), list(folds)), self.hours, 0.0)
+        return Alarms(self.scores[own], self.folds[own], hours)
 
 
 @dataclass
@@ -49,6 +50,7 @@ class HeldOut:
         groups, folds: (events,) recording and fold.
         wrong: boxes on the same scenes that are not right.
         background: boxes on background; rehearsal: on old sounds, or None.
+        all_hours: of background and old sounds, where this is a part of a whole; None = this is all.
     """
 
     scores: np.ndarray
@@ -57,12 +59,14 @@ class HeldOut:
     wrong: Alarms
     background: Alarms
     rehearsal: Alarms | None
+    all_hours: float | None = None
 
     def of_folds(self, folds: Sequence[int]) -> "HeldOut":
         own = np.isin(self.folds, list(folds))
         old = None if self.rehearsal is None else self.rehearsal.of_folds(folds)
         parts = (self.wrong.of_folds(folds), self.background.of_folds(folds), old)
-        return HeldOut(self.scores[own], self.groups[own], self.folds[own], *parts)
+        whole = self.hours if self.all_hours is None else self.all_hours
+        return HeldOut(self.scores[own], self.groups[own], self.folds[own], *parts, whole)
 
     def recall_at(self, threshold: float) -> Recall:
         return Recall(int((self.scores > threshold).sum()), len(self.scores), len(np.unique(self.groups)))
@@ -71,11 +75,30 @@ class HeldOut:
         """(recordings,) share of each recording's mixtures that is found, in order of their numbers."""
         return np.array([(self.scores[self.groups == group] > threshold).mean() for group in np.unique(self.groups)])
 
-    def threshold_at(self, per_hour: float) -> float:
-        """The lowest threshold with at most so many false alarms per hour of background and old sounds."""
-        parts = [self.background] if self.rehearsal is None else [self.background, self.rehearsal]
-        hours = sum(float(part.hours.sum()) for part in parts)
-        return threshold_at(np.concatenate([part.scores for part in parts]), hours, per_hour)
+    @property
+    def hours(self) -> float:
+        """Of background and old sounds."""
+        return sum(float(part.hours.sum()) for part in self._without_the_sound)
+
+    @property
+    def _without_the_sound(self) -> list[Alarms]:
+        return [self.background] if self.rehearsal is None else [self.background, self.rehearsal]
+
+    def threshold_at(self, per_hour: float, at_least: int = 0) -> float:
+        """The lowest threshold with at most so many false alarms per hour of background and old sounds.
+
+        A part of a whole may have its share of what the whole may have: the whole number that fits into the hours of
+        four folds of five would often be none where that of all five is one.
+
+        Args:
+            per_hour: false alarms.
+            at_least: so many are allowed however short the background is.
+        """
+        scores = np.concatenate([part.scores for part in self._without_the_sound])
+        whole, share = self.hours, 1.0
+        if self.all_hours is not None:
+            whole, share = self.all_hours, self.hours / self.all_hours
+        return threshold_with(scores, max(at_least, round(allowed_alarms(whole, per_hour) * share)))
 
     @property
     def group_sensitivity(self) -> np.ndarray:
@@ -159,18 +182,28 @@ def score_set(
 # ---- thresholds ------------------------------------------------------------------------------------------------------
 
 
-def threshold_at(scores: np.ndarray, hours: float, per_hour: float) -> float:
-    """Lowest threshold with at most `per_hour` x `hours` false alarms, whose scores these are."""
-    allowed = math.floor(per_hour * hours + 1e-9)
+def allowed_alarms(hours: float, per_hour: float) -> int:
+    """The whole number of false alarms that keeps a rate."""
+    return math.floor(per_hour * hours + 1e-9)
+
+
+def threshold_with(scores: np.ndarray, allowed: int) -> float:
+    """Lowest threshold with at most `allowed` false alarms, whose scores these are."""
     falling = np.sort(scores)[::-1]
     return float(falling[allowed]) if allowed < len(falling) else FLOOR
+
+
+def threshold_at(scores: np.ndarray, hours: float, per_hour: float) -> float:
+    """Lowest threshold with at most `per_hour` x `hours` false alarms, whose scores these are."""
+    return threshold_with(scores, allowed_alarms(hours, per_hour))
 
 
 def choose_threshold(held: HeldOut, max_per_hour: float) -> float:
     """The threshold with the best F1, averaged over neighbouring ones, of those with few enough false alarms.
 
     Events and wrong boxes of the mixtures count, and false alarms on background and old sounds. At most `max_per_hour`
-    of these per hour; where there is less than an hour per alarm, none.
+    of these per hour, but one in all where there is less than an hour per alarm: so few hours cannot tell none from
+    one, and the loudest of them would decide alone.
     """
     thresholds = 1 / (1 + np.exp(-THRESHOLD_LOGITS))
     alarms = [held.wrong, held.background] + ([] if held.rehearsal is None else [held.rehearsal])
@@ -180,7 +213,7 @@ def choose_threshold(held: HeldOut, max_per_hour: float) -> float:
     f1 = 2 * found / (found + false + len(held.scores))
     kernel = np.exp(-0.5 * ((THRESHOLD_LOGITS[:, None] - THRESHOLD_LOGITS[None, :]) / SMOOTHING_LOGITS) ** 2)
     smooth = f1 @ (kernel / kernel.sum(axis=0))
-    lowest = held.threshold_at(max_per_hour)
+    lowest = held.threshold_at(max_per_hour, at_least=1 if max_per_hour > 0 else 0)
     is_allowed = thresholds >= lowest
     if not is_allowed.any():
         return lowest
