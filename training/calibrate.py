@@ -32,6 +32,7 @@ from candidates import (
 )
 from checkpoint_config import local_checkpoint, set_config_value
 from data import read_training_data
+from event_embeddings import mixed_event_embeddings
 from fit_calibration import (
     MIN_CLASS_EVENTS,
     HierarchicalMap,
@@ -59,6 +60,7 @@ from modeling_easysed.reasons_easysed import fit_limits
 from modeling_easysed.sampling_easysed import window_doubt
 
 NUM_TRAINING_SOUNDSCAPES = 400
+FIRST_SOUNDSCAPE = 2**31  # training never comes to these
 ALLOWED_RISE = 0.02  # of the mean cross-entropy of frames, by stopping at an earlier exit
 MAX_OUTSIDE_THRESHOLD = 0.99
 # Of a candidate on an unknown sound against one on a target recording, for the map. Chosen on `validation` by
@@ -90,7 +92,6 @@ def fit_exits(model: Any, extractor: Any, paths: dict[str, Path], references: di
     return temperatures, fit_doubt_limits(np.array(doubts).T, np.array(losses).T, ALLOWED_RISE)
 
 
-@torch.inference_mode()
 def training_embeddings(model: Any, extractor: Any, clips_dir: str) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings (exits, events, size) and classes (events,) of events in soundscapes mixed from the training folds."""
     provenance, rate = model.config.provenance, extractor.sampling_rate
@@ -99,17 +100,8 @@ def training_embeddings(model: Any, extractor: Any, clips_dir: str) -> tuple[np.
     excluded = provenance["excluded_licenses"]
     data = read_training_data(clips_dir, rate, folds=provenance["folds"], exclude_licenses=excluded)
     mixer = SoundscapeMixer(data.clips, rate, Recipe(num_variants=1), provenance["seed"])
-    embeddings, labels = [], []
-    for number in range(NUM_TRAINING_SOUNDSCAPES):
-        scape = mixer.mix(provenance["seed"], 2**31 + number)
-        features = extractor(scape.samples, sampling_rate=rate)["input_values"]
-        own = model(features.to(model.device)).exit_embeddings[:, 0].float().cpu().numpy()
-        for onset, offset, label, *_ in scape.events:
-            start = round(onset / model.frame_duration_s)
-            stop = max(round(offset / model.frame_duration_s), start + 1)
-            embeddings.append(own[:, start:stop].mean(1))
-            labels.append(model.config.label2id[label])
-    return np.stack(embeddings, axis=1), np.array(labels)
+    numbers = range(FIRST_SOUNDSCAPE, FIRST_SOUNDSCAPE + NUM_TRAINING_SOUNDSCAPES)
+    return mixed_event_embeddings(model, extractor, mixer, provenance["seed"], numbers)
 
 
 def fit_all_familiarity(

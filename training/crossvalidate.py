@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from averaged_weights import AveragedWeights
 from clip_mixing import BankedClip, ClipRecipe, build_bank, mean_and_deviation, mix_batch
 from data import decode_clips, labels_of, load_clips_dataset
 from learner import parameter_groups
@@ -77,7 +78,7 @@ def train_network(
     torch.manual_seed(1000 * fold.seed + int(fold.name))
     config = EasySEDConfig(**settings.model, id2label=dict(enumerate(fold.labels)))
     model = EasySEDForSoundEventDetection(config)
-    average = copy.deepcopy(model).eval().requires_grad_(False)
+    average = AveragedWeights(model, settings.ema_decay)
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
     schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, settings.steps)
     recipe, start = ClipRecipe(**settings.recipe), time.monotonic()
@@ -94,19 +95,10 @@ def train_network(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        update_average(average, model, settings.ema_decay, step)
-    return average, extractor, time.monotonic() - start
-
-
-@torch.no_grad()
-def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of weights and buffers; the decay grows, so that the random start is forgotten."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for own, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if own.dtype.is_floating_point:
-            own.lerp_(new, 1 - decay)
-        else:
-            own.copy_(new)
+        average.update(model, step)
+    seconds = time.monotonic() - start
+    with average.swapped_in(model):
+        return copy.deepcopy(model).eval(), extractor, seconds
 
 
 # ---- the held-out fold -----------------------------------------------------------------------------------------------

@@ -13,10 +13,10 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import torch
 from calibrate import MIN_CLASS_EVENTS, MIN_RECORDINGS, fit_exits, fit_setting
 from candidates import PASSES, SHIFTS, Candidates, Setting, all_settings, collect_candidates, read_sources
 from data import Clip
+from event_embeddings import mixed_event_embeddings
 from fit_calibration import CLASS_PRECISION, fit_familiarity, set_limit
 from rare_event_data import SCENE_S
 from rare_event_decision import Choice
@@ -48,6 +48,7 @@ UNFAMILIARITY = FEATURES.index("unfamiliarity")
 NUM_SOUNDSCAPES = 300  # of which familiarity is fitted
 NEVER_UNFAMILIAR = -3.0  # in deviations; the new class's own unfamiliarity is not judged
 FARTHEST_SHARE, FRAME_STEP = 0.999, 4  # so many of the frames, of which every fourth is looked at, lie below that
+Events = tuple[np.ndarray, np.ndarray]  # embeddings (events, size) and classes (events,)
 Calibrated = tuple[dict[str, Any] | None, dict[str, Any]]  # what config.json holds, and what the report says
 
 
@@ -277,20 +278,7 @@ def refitted(
     if short < MIN_CLASS_EVENTS:
         return None, none(f"only {short} events were found in {split.name}/{split.split}")
     trained = None if not learning.data.rehearsal else training_events(learning, choice, extractor)
-    familiarity = {
-        index: fit_one_familiarity(found[index, "none", 0], None if trained is None else trained[index - 1], model)
-        for index in range(1, model.num_exits + 1)
-    }
-    exits = {}
-    for index in range(1, model.num_exits + 1):
-        own = {
-            setting_key(one): fit_setting(found[one], None, familiarity, classes) for one in wanted if one[0] == index
-        }
-        exits[str(index)] = {
-            "temperature": round(temperatures[index - 1], 4),
-            "familiarity": familiarity[index].save(),
-            "settings": own,
-        }
+    exits = refitted_exits(model, found, temperatures, trained)
     saved = learning.base.config.calibration
     num_mixtures = sum(len(scene.events) for scene in scenes)
     calibration = {
@@ -322,10 +310,31 @@ def refitted(
     }
 
 
-Events = tuple[np.ndarray, np.ndarray]  # embeddings (events, size) and classes (events,)
+def refitted_exits(
+    model: EasySEDForSoundEventDetection,
+    found: dict[Setting, Candidates],
+    temperatures: list[float],
+    trained: list[Events] | None,
+) -> dict[str, Any]:
+    """What config.json holds of every exit: temperature, familiarity, and the maps of its settings."""
+    classes = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    familiarity = {
+        index: fit_one_familiarity(found[index, "none", 0], None if trained is None else trained[index - 1], model)
+        for index in range(1, model.num_exits + 1)
+    }
+    exits = {}
+    for index in range(1, model.num_exits + 1):
+        own = {
+            setting_key(one): fit_setting(found[one], None, familiarity, classes) for one in found if one[0] == index
+        }
+        exits[str(index)] = {
+            "temperature": round(temperatures[index - 1], 4),
+            "familiarity": familiarity[index].save(),
+            "settings": own,
+        }
+    return exits
 
 
-@torch.inference_mode()
 def training_events(learning: Learning, choice: Choice, extractor: EasySEDFeatureExtractor) -> list[Events]:
     """Per exit, events of soundscapes mixed of the old clips and of the new sound: what the model was trained on."""
     data, model, rate = learning.data, choice.phase.model, extractor.sampling_rate
@@ -334,17 +343,8 @@ def training_events(learning: Learning, choice: Choice, extractor: EasySEDFeatur
         for onset, offset in one.events:
             clips.append(Clip(one.samples[round(onset * rate) : round(offset * rate)], data.label, one.source))
     mixer = SoundscapeMixer(clips, rate, Recipe(num_variants=1), learning.seed)
-    embeddings, classes = [], []
-    for number in range(NUM_SOUNDSCAPES):
-        scape = mixer.mix(learning.seed, number)
-        features = extractor(scape.samples, sampling_rate=rate)["input_values"]
-        own = model(features.to(model.device)).exit_embeddings[:, 0].float().cpu().numpy()
-        for onset, offset, label, *_ in scape.events:
-            start = round(onset / model.frame_duration_s)
-            stop = max(round(offset / model.frame_duration_s), start + 1)
-            embeddings.append(own[:, start:stop].mean(1))
-            classes.append(model.config.label2id[label])
-    return [(own, np.array(classes)) for own in np.stack(embeddings, axis=1)]
+    embeddings, classes = mixed_event_embeddings(model, extractor, mixer, learning.seed, range(NUM_SOUNDSCAPES))
+    return [(own, classes) for own in embeddings]
 
 
 def fit_one_familiarity(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 from new_label import TUNING_STEPS, blended
-from rare_event_data import SCENE_S
+from rare_event_data import SCENE_S, RareEventData
 from rare_event_old_classes import (
     MAX_LOSS,
     MIN_ACTIVE_FRAMES,
@@ -189,10 +189,35 @@ def measure(
     extractor: EasySEDFeatureExtractor,
 ) -> dict[str, Any]:
     """All figures but those of calibration; "exits" holds each exit's, the deepest exit's stand at the top as well."""
-    data, num_folds = learning.data, learning.data.num_folds
+    exits = exit_figures(learning, choice, settings.max_false_alarms_per_hour)
+    deepest = exits[str(learning.base.num_exits)]
+    if split is not None:
+        deepest["false_alarms"]["old_data"] = alarm_figures(
+            alarms_on_split(choice.phase.model, extractor, split, learning, deepest["threshold"], settings.label)
+        )
+    return {
+        "data": data_figures(learning.data, split),
+        "skipped": [list(one) for one in learning.data.skipped],
+        "goal_false_alarms_per_hour": settings.max_false_alarms_per_hour,
+        "phase": {
+            "number": choice.number,
+            "share": choice.share,
+            "sentence": choice.sentence,
+            "sensitivity": choice.sensitivity,
+        },
+        **deepest,
+        "exits": exits,
+        "old_classes": old_class_figures(choice, split),
+        "learning_curve": {**vars(curve), "sentence": curve.sentence()},
+    }
+
+
+def exit_figures(learning: Learning, choice: Choice, max_false_alarms_per_hour: float) -> dict[str, dict[str, Any]]:
+    """Per exit: threshold, recall, trade-off and false alarms, all on recordings that were not learned from."""
+    num_folds = learning.data.num_folds
 
     def chosen(held: HeldOut) -> float:
-        return choose_threshold(held, settings.max_false_alarms_per_hour)
+        return choose_threshold(held, max_false_alarms_per_hour)
 
     noise = new_class_probabilities(choice.phase.model, learning.scenes.noise.features)
     exits = {}
@@ -216,34 +241,20 @@ def measure(
                 "noise": alarm_figures(noise_alarms(noise[index], learning, index).at(threshold)),
             },
         }
-    deepest = exits[str(learning.base.num_exits)]
-    if split is not None:
-        deepest["false_alarms"]["old_data"] = alarm_figures(
-            alarms_on_split(choice.phase.model, extractor, split, learning, deepest["threshold"], settings.label)
-        )
+    return exits
+
+
+def data_figures(data: RareEventData, split: LabelledSplit | None) -> dict[str, Any]:
+    """What was learned from and measured on."""
     return {
-        "data": {
-            "num_clips": len(data.positives),
-            "num_recordings": len(data.groups),
-            "num_events": sum(len(one.events) for one in data.positives),
-            "background_hours": round(data.background_hours, 4),
-            "background_files": data.background_files,
-            "num_rehearsal_clips": len(data.rehearsal),
-            "old_data": None if split is None else f"{split.name}/{split.split}",
-            "skipped_files": len(data.skipped),
-        },
-        "skipped": [list(one) for one in data.skipped],
-        "goal_false_alarms_per_hour": settings.max_false_alarms_per_hour,
-        "phase": {
-            "number": choice.number,
-            "share": choice.share,
-            "sentence": choice.sentence,
-            "sensitivity": choice.sensitivity,
-        },
-        **deepest,
-        "exits": exits,
-        "old_classes": old_class_figures(choice, split),
-        "learning_curve": {**vars(curve), "sentence": curve.sentence()},
+        "num_clips": len(data.positives),
+        "num_recordings": len(data.groups),
+        "num_events": sum(len(one.events) for one in data.positives),
+        "background_hours": round(data.background_hours, 4),
+        "background_files": data.background_files,
+        "num_rehearsal_clips": len(data.rehearsal),
+        "old_data": None if split is None else f"{split.name}/{split.split}",
+        "skipped_files": len(data.skipped),
     }
 
 

@@ -84,21 +84,17 @@ class HeldOut:
     def _without_the_sound(self) -> list[Alarms]:
         return [self.background] if self.rehearsal is None else [self.background, self.rehearsal]
 
-    def threshold_at(self, per_hour: float, at_least: int = 0) -> float:
+    def threshold_at(self, per_hour: float) -> float:
         """The lowest threshold with at most so many false alarms per hour of background and old sounds.
 
         A part of a whole may have its share of what the whole may have: the whole number that fits into the hours of
         four folds of five would often be none where that of all five is one.
-
-        Args:
-            per_hour: false alarms.
-            at_least: so many are allowed however short the background is.
         """
         scores = np.concatenate([part.scores for part in self._without_the_sound])
         whole, share = self.hours, 1.0
         if self.all_hours is not None:
             whole, share = self.all_hours, self.hours / self.all_hours
-        return threshold_with(scores, max(at_least, round(allowed_alarms(whole, per_hour) * share)))
+        return threshold_with(scores, round(allowed_alarms(whole, per_hour) * share))
 
     @property
     def group_sensitivity(self) -> np.ndarray:
@@ -202,8 +198,7 @@ def choose_threshold(held: HeldOut, max_per_hour: float) -> float:
     """The threshold with the best F1, averaged over neighbouring ones, of those with few enough false alarms.
 
     Events and wrong boxes of the mixtures count, and false alarms on background and old sounds. At most `max_per_hour`
-    of these per hour, but one in all where there is less than an hour per alarm: so few hours cannot tell none from
-    one, and the loudest of them would decide alone.
+    of these per hour; where there is less than an hour per alarm, none.
     """
     thresholds = 1 / (1 + np.exp(-THRESHOLD_LOGITS))
     alarms = [held.wrong, held.background] + ([] if held.rehearsal is None else [held.rehearsal])
@@ -213,7 +208,7 @@ def choose_threshold(held: HeldOut, max_per_hour: float) -> float:
     f1 = 2 * found / (found + false + len(held.scores))
     kernel = np.exp(-0.5 * ((THRESHOLD_LOGITS[:, None] - THRESHOLD_LOGITS[None, :]) / SMOOTHING_LOGITS) ** 2)
     smooth = f1 @ (kernel / kernel.sum(axis=0))
-    lowest = held.threshold_at(max_per_hour, at_least=1 if max_per_hour > 0 else 0)
+    lowest = held.threshold_at(max_per_hour)
     is_allowed = thresholds >= lowest
     if not is_allowed.any():
         return lowest
