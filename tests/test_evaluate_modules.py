@@ -260,7 +260,7 @@ BAD = {
         "event_based_f1",
         None,
         {"predictions": [[[0, 1, "dog"]]]},
-        "ValueError: predictions must be one list per",
+        "ValueError: predictions must be one list of events per recording",
     ),
     "no label": (
         "event_based_f1",

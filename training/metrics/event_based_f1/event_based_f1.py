@@ -1,9 +1,8 @@
 """Event-based F1 for `evaluate`, one recording per example: `evaluate.load("training/metrics/event_based_f1")`.
 
-A face of `modeling_easysed.metrics.event_based_metrics`, which defines the score; the package must be installed. The
-file stands alone, so that `evaluate` can copy it and the Hub can hold it."""
+A face of `modeling_easysed.metrics.event_based_metrics`, which defines the score; the package must be installed.
+Nothing else is imported, so that `evaluate` can copy the file and the Hub can hold it."""
 
-import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import datasets
 import evaluate
 
 from modeling_easysed.metrics import event_based_metrics
+from modeling_easysed.metrics.examples import by_number, read_events
 
 DESCRIPTION = """
 F1, precision, recall and error rate of sound events whose borders fall within collars: a detection matches a reference
@@ -63,7 +63,10 @@ class EventBasedF1(evaluate.Metric):
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Add some recordings."""
-        predictions, references = read_events(predictions, "predictions"), read_events(references, "references")
+        predictions, references = (
+            read_events(examples, name, list(EVENT))
+            for examples, name in ((predictions, "predictions"), (references, "references"))
+        )
         super().add_batch(predictions=predictions, references=references, **kwargs)
 
     def _compute(
@@ -77,34 +80,11 @@ class EventBasedF1(evaluate.Metric):
         durations: Sequence[float] | None = None,
     ) -> dict[str, dict]:
         return event_based_metrics(
-            by_number(references),
-            by_number(predictions),
+            by_number(references, list(EVENT)),
+            by_number(predictions, list(EVENT)),
             classes,
             onset_collar_s,
             offset_collar_s,
             offset_collar_rate,
             None if durations is None else dict(enumerate(durations)),
         )
-
-
-def read_events(examples: Any, name: str) -> list[list[dict]]:
-    """The fields of `EVENT` alone, so that a detection's events will do as they are.
-
-    Raises:
-        ValueError: when an example is no list of dicts with these fields.
-    """
-    try:
-        return [[{field: event[field] for field in EVENT} for event in events] for events in examples]
-    except (IndexError, KeyError, TypeError):
-        raise ValueError(
-            f"{name} must be one list per recording of {{'onset': seconds, 'offset': seconds, 'label': name}}, "
-            f"got {reprlib.repr(examples)}; give [] for a recording without events"
-        ) from None
-
-
-def by_number(examples: list[list[dict]]) -> dict[int, list[list]]:
-    """Recordings by their number, events as [onset, offset, label]."""
-    return {
-        number: [[event[field] for field in EVENT] for event in events]  # Arrow may change the order of fields
-        for number, events in enumerate(examples)
-    }

@@ -11,6 +11,7 @@ import datasets
 import evaluate
 
 from modeling_easysed.metrics import psds, psds_from_boxes
+from modeling_easysed.metrics.examples import by_number, read_events
 
 DESCRIPTION = """
 Polyphonic sound detection score, exact: the area under the effective true positive rate over all operating points of
@@ -82,8 +83,8 @@ class Psds(evaluate.Metric):
         """Add some recordings; `durations` are their lengths in seconds."""
         if kwargs.get("durations") is None:
             raise ValueError("durations must hold the seconds of every recording, got None: rates are per hour")
-        predictions = read_events(predictions, "predictions", BOX) if self.has_boxes else read_scores(predictions)
-        references = read_events(references, "references", EVENT)
+        predictions = read_events(predictions, "predictions", list(BOX)) if self.has_boxes else read_scores(predictions)
+        references = read_events(references, "references", list(EVENT))
         super().add_batch(predictions=predictions, references=references, **kwargs)
 
     def _compute(
@@ -99,10 +100,10 @@ class Psds(evaluate.Metric):
         alpha_st: float = 1.0,
         e_max: float = 100.0,
     ) -> dict[str, Any]:
-        given = by_number(predictions, BOX) if self.has_boxes else dict(enumerate(predictions))
+        given = by_number(predictions, list(BOX)) if self.has_boxes else dict(enumerate(predictions))
         score = psds_from_boxes if self.has_boxes else psds
         sizes = (classes, dict(enumerate(durations)))
-        return score(by_number(references, EVENT), given, *sizes, dtc, gtc, cttc, alpha_ct, alpha_st, e_max)
+        return score(by_number(references, list(EVENT)), given, *sizes, dtc, gtc, cttc, alpha_ct, alpha_st, e_max)
 
 
 def read_scores(examples: Any) -> list[dict]:
@@ -118,26 +119,3 @@ def read_scores(examples: Any) -> list[dict]:
             "predictions must be one {'timestamps': frames + 1 seconds, 'values': frames x classes scores} per "
             f"recording, got {reprlib.repr(examples)}; for events with scores, evaluate.load(..., 'boxes')"
         ) from None
-
-
-def read_events(examples: Any, name: str, fields: dict[str, Any]) -> list[list[dict]]:
-    """The given fields alone, so that a detection's events will do as they are.
-
-    Raises:
-        ValueError: when an example is no list of dicts with these fields.
-    """
-    try:
-        return [[{field: event[field] for field in fields} for event in events] for events in examples]
-    except (IndexError, KeyError, TypeError):
-        raise ValueError(
-            f"{name} must be one list of events per recording, each a dict with {', '.join(fields)}, "
-            f"got {reprlib.repr(examples)}; give [] for a recording without events"
-        ) from None
-
-
-def by_number(examples: list[list[dict]], fields: dict[str, Any]) -> dict[int, list[list]]:
-    """Recordings by their number, events as [onset, offset, label], boxes with their score behind."""
-    return {
-        number: [[event[field] for field in fields] for event in events]  # Arrow may change the order of fields
-        for number, events in enumerate(examples)
-    }

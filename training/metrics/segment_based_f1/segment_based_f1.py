@@ -1,9 +1,8 @@
 """Segment-based F1 for `evaluate`, one recording per example: `evaluate.load("training/metrics/segment_based_f1")`.
 
-A face of `modeling_easysed.metrics.segment_based_metrics`, which defines the score; the package must be installed. The
-file stands alone, so that `evaluate` can copy it and the Hub can hold it."""
+A face of `modeling_easysed.metrics.segment_based_metrics`, which defines the score; the package must be installed.
+Nothing else is imported, so that `evaluate` can copy the file and the Hub can hold it."""
 
-import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import datasets
 import evaluate
 
 from modeling_easysed.metrics import segment_based_metrics
+from modeling_easysed.metrics.examples import by_number, read_events
 
 DESCRIPTION = """
 F1, precision, recall and error rate of class activity in segments of fixed length: a class is active in every segment
@@ -66,7 +66,10 @@ class SegmentBasedF1(evaluate.Metric):
         """Add some recordings; `durations` are their lengths in seconds."""
         if kwargs.get("durations") is None:
             raise ValueError("durations must hold the seconds of every recording, got None: segments end with the file")
-        predictions, references = read_events(predictions, "predictions"), read_events(references, "references")
+        predictions, references = (
+            read_events(examples, name, list(EVENT))
+            for examples, name in ((predictions, "predictions"), (references, "references"))
+        )
         super().add_batch(predictions=predictions, references=references, **kwargs)
 
     def _compute(
@@ -78,28 +81,9 @@ class SegmentBasedF1(evaluate.Metric):
         segment_s: float = 1.0,
     ) -> dict[str, dict]:
         return segment_based_metrics(
-            by_number(references), by_number(predictions), classes, dict(enumerate(durations)), segment_s
+            by_number(references, list(EVENT)),
+            by_number(predictions, list(EVENT)),
+            classes,
+            dict(enumerate(durations)),
+            segment_s,
         )
-
-
-def read_events(examples: Any, name: str) -> list[list[dict]]:
-    """The fields of `EVENT` alone, so that a detection's events will do as they are.
-
-    Raises:
-        ValueError: when an example is no list of dicts with these fields.
-    """
-    try:
-        return [[{field: event[field] for field in EVENT} for event in events] for events in examples]
-    except (IndexError, KeyError, TypeError):
-        raise ValueError(
-            f"{name} must be one list per recording of {{'onset': seconds, 'offset': seconds, 'label': name}}, "
-            f"got {reprlib.repr(examples)}; give [] for a recording without events"
-        ) from None
-
-
-def by_number(examples: list[list[dict]]) -> dict[int, list[list]]:
-    """Recordings by their number, events as [onset, offset, label]."""
-    return {
-        number: [[event[field] for field in EVENT] for event in events]  # Arrow may change the order of fields
-        for number, events in enumerate(examples)
-    }
