@@ -1,9 +1,17 @@
-"""Where tests find data that lives beside the repository."""
+"""Where tests find data that lives beside the repository, and what they must not leave behind."""
 
 import os
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Accelerate keeps its precision for the life of a process: no test inherits another's."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

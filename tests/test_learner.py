@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from learner import check_batch_size, known_counts, split
 from settings import Settings, load_settings
 from tiny_training import write_config, write_data
@@ -113,15 +112,7 @@ def test_precision():
     assert precision(Settings(mixed_precision="bf16"), torch.device("cpu")) == "bf16"
 
 
-@pytest.fixture
-def fresh_accelerate():
-    """Accelerate keeps its precision for the life of a process: another one needs a clean state before and after."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def test_trains_in_bf16(data, tmp_path, fresh_accelerate):
+def test_trains_in_bf16(data, tmp_path):
     trainer = trainer_of(tmp_path, data, mixed_precision="bf16")
     parts = trainer.learner.step(trainer.batches[0], 0)
     assert trainer.accelerator.mixed_precision == "bf16" and torch.isfinite(parts["loss"])
