@@ -166,6 +166,21 @@ def test_nothing_selected(clips_dir):
         read_training_data(str(clips_dir), RATE, exclude_licenses=["CC0", "NC"])
 
 
+def test_excluded_labels_are_never_heard(clips_dir, tmp_path):
+    data = read_training_data(str(clips_dir), RATE, exclude_labels=["dog"])
+    assert data.labels == ["cat"] and [row["file"] for row in data.attribution] == ["audio/b.flac"]
+    with pytest.raises(ValueError, match=r"exclude_labels must be labels of .*, it has none of dgo"):
+        read_training_data(str(clips_dir), RATE, exclude_labels=["dgo", "dog"])
+    scenes = tmp_path / "scenes"
+    write_audio(scenes / "audio" / "train" / "a.wav", 440.0)
+    write_audio(scenes / "audio" / "train" / "b.wav", 440.0)
+    (scenes / "train.tsv").write_text(
+        "filename\tonset\toffset\tevent_label\na.wav\t0.1\t0.2\tdog\na.wav\t0.2\t0.3\tcat\nb.wav\t0.1\t0.2\tcat\n"
+    )
+    kept = read_training_data(str(scenes), RATE, exclude_labels=["dog"]).scenes
+    assert [scene.source for scene in kept] == ["audio/train/b.wav"]
+
+
 def test_no_such_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere must be a folder or a data set of the Hub"):
         read_training_data(str(tmp_path / "nowhere"), RATE)

@@ -2,13 +2,10 @@
 
 import pytest
 import torch
-from teachers import Teachers, renormalization, taught_losses, taught_weights
+from teachers import Teachers, renormalization
 from tiny import tiny_config, tiny_model
-from tiny_training import write_config, write_data
-from train import main
 
-from modeling_easysed import EasySEDFeatureExtractor, EasySEDForSoundEventDetection
-from modeling_easysed.losses_easysed import bernoulli_kl
+from modeling_easysed import EasySEDFeatureExtractor
 
 
 def extractor(mean: float = 0.0, deviation: float = 1.0) -> EasySEDFeatureExtractor:
@@ -57,39 +54,3 @@ def test_a_teacher_on_another_time_line(tmp_path, overrides, what):
     name = saved(tmp_path, "other", extractor(), **overrides)
     with pytest.raises(ValueError, match=f"teacher .*other must have the student's {what}"):
         Teachers([name], extractor(), tiny_config())
-
-
-def test_every_exit_is_taught():
-    exits, frames = torch.randn(3, 2, 4), torch.randn(3, 2, 5, 4)
-    targets = (torch.randn(2, 4), torch.randn(2, 5, 4))
-    parts = taught_losses(exits, frames, targets, 1.0)
-    assert set(parts) == {f"taught_{kind}_{index}" for kind in ("frame", "clip") for index in (1, 2, 3)}
-    assert parts["taught_clip_3"] == bernoulli_kl(exits[2], targets[0], 1.0)
-    config = tiny_config(frame_loss_weight=2.0, clip_loss_weight=0.5)
-    assert taught_weights(["taught_frame_1", "taught_clip_2"], config, 3.0) == {
-        "taught_frame_1": 6.0,
-        "taught_clip_2": 1.5,
-    }
-
-
-def test_a_run_learns_from_its_teacher(tmp_path):
-    """The command itself: the model of a first run is the second one's teacher."""
-    data = write_data(tmp_path / "data")
-    config = str(write_config(tmp_path, data))
-    base = ["--config", config, "--num_workers", "0"]
-    main([*base, "--output_dir", str(tmp_path / "first")])
-    teacher = str(tmp_path / "first" / "model")
-    main([*base, "--output_dir", str(tmp_path / "second"), "--seed", "1", "--teachers", f"[{teacher}]"])
-    taught = EasySEDForSoundEventDetection.from_pretrained(tmp_path / "second" / "model")
-    assert taught.config.provenance["teachers"] == [{"backbone": "cnn", "seed": 0}]
-    log = (tmp_path / "second" / "model" / "training_log.json").read_text()
-    assert "taught_frame_1" in log
-
-
-def test_an_unknown_teacher_is_one_line(tmp_path, capsys):
-    config = str(write_config(tmp_path, write_data(tmp_path / "data")))
-    with pytest.raises(SystemExit) as error:
-        main(["--config", config, "--teachers", "[nobody]"])
-    assert error.value.code == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("train.py: error: ") and "nobody" in last

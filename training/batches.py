@@ -14,6 +14,7 @@ from data import Scene, TrainingData, decode_clips, load_clips_dataset, read_tra
 from distractors import synthetic_clips
 from labelled_recordings import ATTRIBUTION
 from settings import Settings
+from soft_targets import SoftTargets
 from soundscapes import Recipe, Soundscape, SoundscapeMixer, frame_targets
 from torch.utils.data import DataLoader, Dataset
 
@@ -91,12 +92,14 @@ def crop_scene(scene: Scene, num_samples: int, sampling_rate: int, rng: np.rando
 def read_sounds(settings: Settings) -> tuple[Sounds, TrainingData]:
     """What a run learns from, and the recordings behind it, outside sounds included."""
     rate, recipe = EasySEDConfig(**settings.model).sampling_rate, Recipe(**settings.recipe)
+    seed = settings.seed_of_samples
     data = read_training_data(
         settings.clips,
         rate,
         split=settings.split,
         folds=settings.folds,
         exclude_licenses=settings.exclude_licenses,
+        exclude_labels=settings.exclude_labels,
         streaming=settings.streaming,
     )
     is_labelled = any(clip.label is not None for clip in data.clips)
@@ -108,9 +111,9 @@ def read_sounds(settings: Settings) -> tuple[Sounds, TrainingData]:
             data.attribution.append({"file": row["file_name"], **known})
     mixer = None
     if is_labelled:
-        synthetic = synthetic_clips(settings.synthetic_outside, rate, settings.seed)
-        mixer = SoundscapeMixer(data.clips + synthetic, rate, recipe, settings.seed)
-    return Sounds(mixer, data.scenes, settings.scene_fraction, recipe, rate, settings.seed), data
+        synthetic = synthetic_clips(settings.synthetic_outside, rate, seed)
+        mixer = SoundscapeMixer(data.clips + synthetic, rate, recipe, seed)
+    return Sounds(mixer, data.scenes, settings.scene_fraction, recipe, rate, seed), data
 
 
 def fit_feature_extractor(settings: Settings, sounds: Sounds) -> EasySEDFeatureExtractor:
@@ -137,6 +140,7 @@ class TrainingBatches(Dataset):
         settings: seed, steps, batch_size, weak_fraction.
         rank: which process, from 0.
         num_processes: of so many; times `gradient_accumulation` it must divide `batch_size`.
+        soft_targets: what teachers say about every sample, or None.
     """
 
     def __init__(
@@ -147,8 +151,10 @@ class TrainingBatches(Dataset):
         settings: Settings,
         rank: int = 0,
         num_processes: int = 1,
+        soft_targets: SoftTargets | None = None,
     ) -> None:
         self.sounds, self.extractor, self.config, self.settings = sounds, extractor, config, settings
+        self.soft_targets = soft_targets
         self.labels = [config.id2label[index] for index in range(config.num_labels)]
         micro = np.arange(settings.batch_size).reshape(settings.gradient_accumulation, num_processes, -1)
         self.own = (
@@ -163,8 +169,11 @@ class TrainingBatches(Dataset):
         return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
     def sample(self, number: int) -> dict[str, torch.Tensor]:
-        """input_values (frames, mels), frame_labels (output frames, classes) or -1 where hidden, labels (classes,)."""
-        rng = np.random.default_rng([self.settings.seed, SAMPLE_STREAM, number])
+        """input_values (frames, mels), frame_labels (output frames, classes) or -1 where hidden, labels (classes,).
+
+        With soft targets also what teachers say: soft_frame_labels and soft_labels, logits of the same shapes.
+        """
+        rng = np.random.default_rng([self.settings.seed_of_samples, SAMPLE_STREAM, number])
         is_weak = rng.random() < self.settings.weak_fraction
         scape = self.sounds.draw(number)
         log_mel = augment_features(self.extractor.log_mel(torch.from_numpy(scape.samples)[None]), rng)
@@ -174,7 +183,8 @@ class TrainingBatches(Dataset):
         frame_labels = torch.from_numpy(frames)
         labels = (frame_labels.amax(0) > 0).float()
         hidden = torch.full_like(frame_labels, -1.0) if is_weak else frame_labels
-        return {"input_values": features, "frame_labels": hidden, "labels": labels}
+        sample = {"input_values": features, "frame_labels": hidden, "labels": labels}
+        return sample if self.soft_targets is None else sample | self.soft_targets[number]
 
 
 def prepared_ahead(batches: TrainingBatches, first_step: int) -> DataLoader:

@@ -98,7 +98,13 @@ def training_embeddings(model: Any, extractor: Any, clips_dir: str) -> tuple[np.
     if provenance is None:
         raise ValueError("--clips needs the checkpoint's provenance (its training folds), it has none: leave it out")
     excluded = provenance["excluded_licenses"]
-    data = read_training_data(clips_dir, rate, folds=provenance["folds"], exclude_licenses=excluded)
+    data = read_training_data(
+        clips_dir,
+        rate,
+        folds=provenance["folds"],
+        exclude_licenses=excluded,
+        exclude_labels=provenance.get("excluded_labels", []),
+    )
     mixer = SoundscapeMixer(data.clips, rate, Recipe(num_variants=1), provenance["seed"])
     numbers = range(FIRST_SOUNDSCAPE, FIRST_SOUNDSCAPE + NUM_TRAINING_SOUNDSCAPES)
     return mixed_event_embeddings(model, extractor, mixer, provenance["seed"], numbers)

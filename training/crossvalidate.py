@@ -22,6 +22,7 @@ from averaged_weights import AveragedWeights
 from clip_mixing import BankedClip, ClipRecipe, build_bank, mean_and_deviation, mix_batch
 from data import decode_clips, labels_of, load_clips_dataset
 from learner import parameter_groups
+from precision import has_bf16
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
@@ -82,7 +83,7 @@ def train_network(
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
     schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, settings.steps)
     recipe, start = ClipRecipe(**settings.recipe), time.monotonic()
-    bf16 = torch.cpu._is_avx512_bf16_supported()
+    bf16 = has_bf16(torch.device("cpu"))
     for step in tqdm(range(settings.steps), desc=f"seed {fold.seed} fold {fold.name}", disable=not sys.stderr.isatty()):
         first = step * settings.batch_size
         rngs = [np.random.default_rng([fold.seed, int(fold.name), 12, first + i]) for i in range(settings.batch_size)]

@@ -150,6 +150,7 @@ def read_training_data(
     split: str | None = None,
     folds: list[str] | None = None,
     exclude_licenses: Sequence[str] = (),
+    exclude_labels: Sequence[str] = (),
     streaming: bool | None = None,
     max_recordings: int | None = None,
 ) -> TrainingData:
@@ -165,6 +166,7 @@ def read_training_data(
         split: a split's name, or "all"; None reads "train" where there is one, else everything.
         folds: values of the column fold to keep; None keeps all.
         exclude_licenses: recordings whose license is one of these are left out.
+        exclude_labels: recordings in which one of these sounds are left out.
         streaming: read a data set of the Hub without storing it; None does so over 2 GB or where its size is not known.
         max_recordings: read at most so many, spread over the data; of a streamed data set the first ones.
 
@@ -176,23 +178,34 @@ def read_training_data(
     Raises:
         FileNotFoundError: for no such folder or data set.
         ConnectionError: when the Hub cannot be reached.
-        ValueError: for an unknown split or fold, missing columns, or when nothing is left.
+        ValueError: for an unknown split, fold or excluded label, missing columns, or when nothing is left.
     """
     if max_recordings is not None and max_recordings < 1:
         raise ValueError(f"max_recordings must be at least 1, got {max_recordings}")
     selection = Selection(split, folds, tuple(exclude_licenses))
     rows, num_rows, skipped = _open(source, selection, streaming, max_recordings)
-    data = TrainingData([], [], list(skipped), [])
+    data, excluded = TrainingData([], [], list(skipped), []), set()
     decoded = in_threads(lambda row: (row, *decode_row(row, sampling_rate)), rows)
     for row, recording, reasons in tqdm(decoded, "decoding", num_rows, disable=not sys.stderr.isatty()):
         data.skipped += [(row["file_name"], reason) for reason in reasons]
         if recording is None:
             continue
+        unwanted = labels_in(recording) & set(exclude_labels)
+        excluded |= unwanted
+        if unwanted:
+            continue
         (data.clips if isinstance(recording, Clip) else data.scenes).append(recording)
         data.attribution.append({"file": row["file_name"], **{name: row[name] for name in ATTRIBUTION}})
         data.groups[row["file_name"]] = row["group"]
+    if absent := sorted(set(exclude_labels) - excluded):
+        raise ValueError(f"exclude_labels must be labels of {source}, it has none of {', '.join(absent)}")
     _report(data, source)
     return data
+
+
+def labels_in(recording: Clip | Scene) -> set[str | None]:
+    """What sounds in it; None for a sound of no target class."""
+    return {recording.label} if isinstance(recording, Clip) else {event[2] for event in recording.events}
 
 
 def _open(

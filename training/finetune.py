@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from evaluate import json_ready
 from new_label import TUNING_STEPS, with_new_label
+from precision import has_bf16
 from rare_event_calibration import calibrate_new_label
 from rare_event_data import check_label, read_rare_event_data
 from rare_event_decision import Settings, choose_phase, measure, new_decoding
@@ -40,8 +41,8 @@ def build_accelerator() -> Accelerator:
         ValueError: for more than one process.
     """
     on_cpu = not torch.cuda.is_available()
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() if on_cpu else torch.cuda.is_bf16_supported()
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if has_bf16 else "no")
+    bf16 = has_bf16(torch.device("cpu" if on_cpu else "cuda"))
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if bf16 else "no")
     if accelerator.num_processes > 1:
         raise ValueError(
             f"finetune.py runs in one process, got {accelerator.num_processes}: accelerate launch --num_processes 1 ..."

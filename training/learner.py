@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from averaged_weights import AveragedWeights
 from settings import Settings
+from soft_targets import SOFT, taught_losses, taught_weights
 from synced_norm import synchronise_batch_norm
-from teachers import Teachers, taught_losses, taught_weights
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from transformers import get_cosine_schedule_with_warmup
 
@@ -36,7 +36,6 @@ class Learner:
         settings: of the run; `batch_size` counts all processes and micro-batches.
         config: of the model.
         accelerator: with as many processes as were launched.
-        teachers: of every exit, besides labels; None = there are none.
 
     Attributes:
         part_weights: what each part of the loss counts for; known from the first step on.
@@ -45,13 +44,7 @@ class Learner:
         ValueError: when the batch cannot be split evenly.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        config: EasySEDConfig,
-        accelerator: Accelerator,
-        teachers: Teachers | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, config: EasySEDConfig, accelerator: Accelerator) -> None:
         check_batch_size(settings, accelerator.num_processes)
         self.settings, self.config, self.accelerator = settings, config, accelerator
         set_seed(settings.seed)
@@ -65,7 +58,6 @@ class Learner:
         schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, settings.steps)
         self.model, self.optimizer, self.schedule = accelerator.prepare(model, optimizer, schedule)
         self.average = AveragedWeights(accelerator.unwrap_model(self.model), settings.ema_decay)
-        self.teachers = None if teachers is None else teachers.to(accelerator.device)
         self.part_weights: dict[str, float] = {}
         accelerator.register_save_state_pre_hook(drop_prefixes)
         accelerator.register_load_state_pre_hook(self._load_unwrapped)
@@ -76,7 +68,7 @@ class Learner:
 
         Args:
             batch: input_values (samples, frames, mels), frame_labels (samples, output frames, classes) and labels
-                (samples, classes), as the model takes them.
+                (samples, classes), as the model takes them; with teachers, soft_frame_labels and soft_labels too.
             number: the averaged weights forget faster in the first steps.
 
         Returns:
@@ -101,13 +93,12 @@ class Learner:
 
     def _backward(self, micro_batch: dict[str, torch.Tensor], shares: dict[str, torch.Tensor]) -> dict:
         with self.accelerator.autocast():
-            output = self.model(**micro_batch)
+            output = self.model(**{name: value for name, value in micro_batch.items() if name not in SOFT})
             parts = output.loss_parts
-            if self.teachers is not None:
-                targets = self.teachers(micro_batch["input_values"])
+            if all(name in micro_batch for name in SOFT):
                 exits = (output.exit_logits.float(), output.exit_frame_logits.float())
-                taught = taught_losses(*exits, targets, self.config.distillation_temperature)
-                parts = {**parts, **taught}
+                targets = (micro_batch["soft_labels"], micro_batch["soft_frame_labels"])
+                parts = {**parts, **taught_losses(*exits, targets, self.config.distillation_temperature)}
         equal_share = 1 / self.settings.gradient_accumulation
         parts = {name: value * shares.get(_kind(name), equal_share) for name, value in parts.items()}
         if not self.part_weights:

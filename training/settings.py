@@ -45,6 +45,7 @@ class Settings:
         clips: what to learn from: a folder or a data set of the Hub, as `data.read_training_data` reads it.
         split, folds: which part of it may be seen; None = all of it.
         exclude_licenses: clips under these licences are left out (what is released may not be derived from them).
+        exclude_labels: classes that are left out, and recordings in which they sound.
         streaming: whether a data set of the Hub is streamed; None = as the reader thinks best.
         outside: folder of sounds of no target class (its `train` split is used), or None.
         synthetic_outside: so many synthetic sounds of no target class beside them (see distractors.py).
@@ -52,6 +53,7 @@ class Settings:
             soundscapes; None = 0 without such recordings, 1 without isolated clips, 0.5 with both.
         validation: folder of strongly labelled soundscapes for the score during training, or None.
         seed: of everything random.
+        sample_seed: of the samples alone, so that several runs learn from the same; None = seed.
         steps: optimiser steps.
         batch_size: soundscapes per optimiser step, over all processes and micro-batches together.
         gradient_accumulation: micro-batches per step and process. Batch norm sees one micro-batch at a time.
@@ -66,7 +68,8 @@ class Settings:
         log_every: steps between two entries in TensorBoard, and between two lines where stderr is no terminal.
         early_stop_patience: validations in a row without a better F1 of the deepest exit after which training stops;
             the best weights are then saved instead of the last. None = never.
-        teachers: trained checkpoints whose mean logits every exit learns from as well; none = from labels alone.
+        soft_targets: folder that `teach.py` wrote: what trained teachers say about every sample, which every exit
+            learns from as well; None = from labels alone.
         teacher_weight: of these soft targets, against labels; what labels count for stays as it is.
         features: arguments of EasySEDFeatureExtractor.
         model: arguments of EasySEDConfig.
@@ -81,12 +84,14 @@ class Settings:
     split: str | None = None
     folds: list[str] | None = None
     exclude_licenses: list[str] = field(default_factory=list)
+    exclude_labels: list[str] = field(default_factory=list)
     streaming: bool | None = None
     outside: str | None = None
     synthetic_outside: int = 0
     scene_fraction: float | None = None
     validation: str | None = None
     seed: int = 0
+    sample_seed: int | None = None
     steps: int = 1500
     batch_size: int = 16
     gradient_accumulation: int = 1
@@ -103,7 +108,7 @@ class Settings:
     checkpoint_every: int = 250
     log_every: int = 10
     early_stop_patience: int | None = None
-    teachers: list[str] = field(default_factory=list)
+    soft_targets: str | None = None
     teacher_weight: float = 1.0
     features: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
@@ -119,6 +124,10 @@ class Settings:
             raise ValueError(f"mixed_precision must be no, bf16 or auto, got {self.mixed_precision!r}")
         if self.early_stop_patience is not None and self.validation is None:
             raise ValueError("early_stop_patience needs a validation folder to measure F1 on, got validation: null")
+
+    @property
+    def seed_of_samples(self) -> int:
+        return self.seed if self.sample_seed is None else self.sample_seed
 
     def _check_ranges(self) -> None:
         for name, minimum in MINIMA.items():

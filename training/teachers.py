@@ -1,4 +1,4 @@
-"""Trained checkpoints as teachers of a new network: the mean of their logits is what every exit learns besides labels.
+"""Trained checkpoints as teachers of a new network: the mean of their logits is the soft target.
 
 Teachers need not look like the student: they share its classes, its mel bands and its time line. Source: Hinton et al.
 2015, Distilling the Knowledge in a Neural Network (an ensemble into one network)."""
@@ -10,7 +10,6 @@ from torch import nn
 
 from modeling_easysed import EasySEDConfig, EasySEDFeatureExtractor, EasySEDForSoundEventDetection
 from modeling_easysed.bundled import resolve_checkpoint
-from modeling_easysed.losses_easysed import bernoulli_kl
 
 
 class Teachers(nn.Module):
@@ -82,33 +81,3 @@ def _check_alike(name: str, teacher: EasySEDConfig, student: EasySEDConfig) -> N
             raise ValueError(
                 f"teacher {name} must have the student's {what}={getattr(student, what)}, got {getattr(teacher, what)}"
             )
-
-
-def taught_losses(
-    exit_logits: torch.Tensor,
-    exit_frame_logits: torch.Tensor,
-    targets: tuple[torch.Tensor, torch.Tensor],
-    temperature: float,
-) -> dict[str, torch.Tensor]:
-    """What every exit, the deepest too, learns from the teachers.
-
-    Args:
-        exit_logits: (exits, batch, classes); exit_frame_logits: (exits, batch, frames, classes).
-        targets: what `Teachers` returns.
-        temperature: T of the soft targets.
-
-    Returns:
-        {"taught_frame_k": scalar, "taught_clip_k": scalar}, exits counted from 1.
-    """
-    clip_targets, frame_targets = targets
-    parts = {}
-    for index in range(len(exit_logits)):
-        parts[f"taught_frame_{index + 1}"] = bernoulli_kl(exit_frame_logits[index], frame_targets, temperature)
-        parts[f"taught_clip_{index + 1}"] = bernoulli_kl(exit_logits[index], clip_targets, temperature)
-    return parts
-
-
-def taught_weights(names: Sequence[str], config: EasySEDConfig, teacher_weight: float) -> dict[str, float]:
-    """The weight of each of these parts: `teacher_weight` times that of frames or clips."""
-    kinds = {"taught_frame": config.frame_loss_weight, "taught_clip": config.clip_loss_weight}
-    return {name: teacher_weight * kinds[name.rsplit("_", 1)[0]] for name in names}

@@ -19,11 +19,12 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list
 from batches import TrainingBatches, fit_feature_extractor, prepared_ahead, read_sounds, source_name
 from checkpoints import Checkpoints
 from learner import Learner, check_batch_size
+from precision import has_bf16
 from progress import Display, Progress
 from safetensors.torch import load_file, save_file
 from saving import PushError, push, skipped_text, write_attribution, write_json
 from settings import Settings, load_settings
-from teachers import Teachers
+from soft_targets import SoftTargets
 from transformers.utils.logging import disable_progress_bar
 from validation import frame_scores, load_validation
 
@@ -51,13 +52,13 @@ class Trainer:
         sounds, self.data = read_sounds(settings)
         self.extractor = fit_feature_extractor(settings, sounds)
         self.config = self._build_config(sounds.labels)
-        teachers = None
-        if settings.teachers:
-            teachers = Teachers(settings.teachers, self.extractor, self.config)
-            self.config.provenance["teachers"] = teachers.provenance
-        self.learner = Learner(settings, self.config, self.accelerator, teachers)
+        soft_targets = None
+        if settings.soft_targets is not None:
+            soft_targets = SoftTargets(Path(settings.soft_targets), settings, self.config)
+            self.config.provenance["teachers"] = soft_targets.teachers
+        self.learner = Learner(settings, self.config, self.accelerator)
         rank, num_processes = self.accelerator.process_index, self.accelerator.num_processes
-        self.batches = TrainingBatches(sounds, self.extractor, self.config, settings, rank, num_processes)
+        self.batches = TrainingBatches(sounds, self.extractor, self.config, settings, rank, num_processes, soft_targets)
         self.progress = Progress()
         self.best: dict[str, torch.Tensor] | None = None  # the best averaged weights, on the main process
         self.checkpoints = Checkpoints(Path(settings.output_dir, "checkpoints"), self.accelerator)
@@ -73,6 +74,7 @@ class Trainer:
             "command": "accelerate launch training/train.py " + " ".join(without_paths(self.argv)),
             "package_version": __version__,
             "seed": settings.seed,
+            "sample_seed": settings.seed_of_samples,
             "steps": settings.steps,
             "batch_size": settings.batch_size,
             "num_processes": self.accelerator.num_processes,
@@ -81,6 +83,7 @@ class Trainer:
             "clips": source_name(settings.clips),
             "folds": settings.folds,
             "excluded_licenses": settings.exclude_licenses,
+            "excluded_labels": settings.exclude_labels,
             "synthetic_outside": settings.synthetic_outside,
             "outside": None if settings.outside is None else f"{source_name(settings.outside)}/train",
         }
@@ -245,18 +248,18 @@ def build_accelerator(settings: Settings) -> Accelerator:
 
 
 def precision(settings: Settings, device: torch.device) -> str:
-    """ "bf16" or "no"; without hardware for it, bf16 on a CPU is many times slower than float32."""
+    """ "bf16" or "no", as asked or as the hardware has it."""
     if settings.mixed_precision != "auto":
         return settings.mixed_precision
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() if device.type == "cpu" else torch.cuda.is_bf16_supported()
-    return "bf16" if has_bf16 else "no"
+    return "bf16" if has_bf16(device) else "no"
 
 
 def without_paths(argv: list[str]) -> list[str]:
     """The arguments that decide what is learned: without where it is written or pushed and whether it was resumed."""
     pairs = [argument for argument in argv if argument != "--resume"]
     kept = [pairs[i : i + 2] for i in range(0, len(pairs), 2) if pairs[i] not in ("--output_dir", "--push_to_hub")]
-    return [argument for pair in kept for argument in pair]
+    named = [[key, Path(value).name] if key == "--soft_targets" else [key, value] for key, value in kept]
+    return [argument for pair in named for argument in pair]
 
 
 def fail(message: object, status: int) -> None:
