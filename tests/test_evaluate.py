@@ -266,6 +266,17 @@ def test_tuning_finds_the_threshold_of_each_class(method, small_grid):
     assert 0.1 <= tuned["classes"]["1"]["threshold"] < 0.35
 
 
+def test_classes_left_out_of_training_are_other_sounds():
+    references = {"a.wav": [[0.0, 1.0, "dog"], [2.0, 3.0, "rain"]], "b.wav": [[0.0, 1.0, "dog"]]}
+    kept = tune_decoding.without_excluded(references, {"excluded_labels": ["dog"]})
+    assert kept == {"a.wav": [[2.0, 3.0, "rain"]], "b.wav": []}
+    assert (
+        tune_decoding.without_excluded(references, None)
+        == references
+        == tune_decoding.without_excluded(references, {"seed": 0})
+    )
+
+
 def test_the_id_follows_the_parameters():
     first, same, other = (
         tune_decoding.with_id({"method": "boxes", "exits": {"1": {"classes": {"0": {"threshold": value}}}}})

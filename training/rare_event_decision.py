@@ -109,7 +109,8 @@ def choose_phase(
     if settings.fine_tune == "auto" and split is None and "rehearsal" not in learning.sets:
         first.sentence = (
             "Only the new class's own weights were trained: without --rehearsal or --old_data nobody could tell what "
-            "training all weights does to the old classes. It usually finds much more; give one of them to try it."
+            "training all weights does to the old classes. It usually finds much more: give one of them to try it, or "
+            "--fine_tune always where the old classes do not matter."
         )
         return first
     tuned = learning.tune(accelerator, settings.fine_tune_steps)

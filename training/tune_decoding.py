@@ -158,10 +158,17 @@ def with_id(decoding: dict[str, Any]) -> dict[str, Any]:
     return {"method": decoding["method"], "id": digest[:8], **decoding}
 
 
+def without_excluded(references: References, provenance: dict[str, Any] | None) -> References:
+    """Without events of classes that were left out of training on purpose: to such a model they are other sounds."""
+    excluded = [] if provenance is None else provenance.get("excluded_labels", [])
+    return {file: [event for event in events if event[2] not in excluded] for file, events in references.items()}
+
+
 def tune_checkpoint(folder: Path, data_dir: str, split: str, search: Search, objective: str) -> dict[str, Any]:
     """Tunes every exit of a checkpoint and prints one line for each; what `config.decoding` is to hold."""
     references, _, paths = read_split(data_dir, split)
     model, feature_extractor = load_model(str(folder))
+    references = without_excluded(references, model.config.provenance)
     classes = class_names(model, references)
     predictions = predict_split(model, feature_extractor, paths)
     before = model.config.decoding
