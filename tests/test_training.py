@@ -323,7 +323,7 @@ def test_skipped_files_are_counted_and_named(data, tmp_path, capsys):
     (broken / "audio" / "2.wav").write_bytes(b"no audio")
     train_main(["--config", str(write_config(tmp_path, broken))])
     said = capsys.readouterr().err
-    assert "1 files were skipped:\n  audio/2.wav: " in said
+    assert "1 file was skipped:\n  audio/2.wav: " in said
     log = json.loads((tmp_path / "run" / "model" / "training_log.json").read_text())
     assert log["skipped_files"][0][0] == "audio/2.wav"
 

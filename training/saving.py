@@ -27,7 +27,8 @@ def write_json(values: dict[str, Any], path: Path) -> None:
 
 def skipped_text(skipped: list[tuple[str, str]]) -> str:
     """A line that counts the files that could not be used, and a line for each of the first ones."""
-    lines = [f"{len(skipped)} files were skipped:", *(f"  {file}: {reason}" for file, reason in skipped[:NUM_NAMED])]
+    count = "1 file was skipped:" if len(skipped) == 1 else f"{len(skipped)} files were skipped:"
+    lines = [count, *(f"  {file}: {reason}" for file, reason in skipped[:NUM_NAMED])]
     if len(skipped) > NUM_NAMED:
         lines.append(f"  and {len(skipped) - NUM_NAMED} more, see training_log.json")
     return "\n".join(lines)
