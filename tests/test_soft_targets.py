@@ -88,7 +88,7 @@ def test_targets_of_other_samples(taught, override, message):
 
 
 def test_a_killed_run_goes_on(taught, tmp_path):
-    """Half of the targets are there: the other half is added, and all are what an unbroken run wrote."""
+    """Half of the targets are there, and half a batch: the rest is added, and all are what an unbroken run wrote."""
     folder, base, teacher = taught
     out = tmp_path / "targets"
     arguments = [*base, "--teachers", teacher, "--out", str(out)]
@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on(taught, tmp_path):
         values = np.load(out / name, mmap_mode="r+")
         values[4:] = 0
         values.flush()
-    (out / "targets.json").write_text(json.dumps({**about, "done": 4}))
+    (out / "targets.json").write_text(json.dumps({**about, "done": 5}))
     assert teach.main(arguments) == 0
     for name in ("labels.npy", "frame_labels.npy"):
         np.testing.assert_array_equal(np.load(out / name), np.load(folder / "targets" / name))

@@ -1,11 +1,12 @@
 """Let trained checkpoints say what they hear in every training sample: soft targets for any number of students.
 
-    python training/teach.py --config training/configs/cnn.yaml --sample_seed 0 --steps 2500 \\
+    python training/teach.py --config training/configs/cnn.yaml --sample_seed 7 --steps 2500 \\
         --teachers runs/cnn-0/model runs/transformer-0/model --out runs/targets
-    accelerate launch training/train.py --config training/configs/cnn.yaml --sample_seed 0 --steps 2500 \\
+    accelerate launch training/train.py --config training/configs/cnn.yaml --sample_seed 7 --steps 2500 \\
         --soft_targets runs/targets
 
-Both commands must name the same samples. A killed run goes on where it was; about 5 kB a sample."""
+Both commands must name the same samples, best some that no teacher was trained on. A killed run goes on where it was;
+about 5 kB a sample."""
 
 import argparse
 import sys
@@ -43,6 +44,7 @@ def teach(settings: Settings, names: list[str], out: Path) -> int:
     num_samples = settings.steps * settings.batch_size
     writer = SoftTargetWriter(out, about, num_samples, num_frames, config.num_labels)
     first = writer.done // settings.batch_size
+    writer.done = first * settings.batch_size  # whole batches, whatever their size was before
     todo = prepared_ahead(batches, first)
     with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
         for index, batch in enumerate(tqdm(todo, total=settings.steps, initial=first, disable=None)):
