@@ -1,7 +1,8 @@
 """Decoding: frame probabilities to events.
 
 "boxes" (the default) fixes candidate events by the change points of a class's probabilities and gives each one score;
-the threshold then selects among them and moves no border. "threshold" is the plain alternative: median filter,
+the threshold then selects among them and moves no border. What lies between two silences of a class depends on nothing
+beyond them, so that a stream can be decoded silence by silence. "threshold" is the plain alternative: median filter,
 hysteresis, gaps closed, short events dropped. Parameters are per class, in a dict that config.json can hold:
 
     {"method": "boxes", "default": {"filter_s": 0.28, ...}, "classes": {"0": {"threshold": 0.6}, ...}}
@@ -37,6 +38,7 @@ PARAMETERS: dict[str, dict[str, tuple[float, float, float]]] = {
 DEFAULT_METHOD = "boxes"
 SILENT_KEYS = ("id", "tuned_on")  # provenance that decoding itself does not read
 SMALLEST_STEP = 1e-9  # below this a step of the filtered probabilities is rounding, not a change point
+QUIET_LEVEL, QUIET_S = 0.02, 1.0  # a class that stays below this level for so long is silent: no event spans that
 
 
 class Box(NamedTuple):
@@ -212,16 +214,40 @@ class _Spans(NamedTuple):
 
 
 def _change_point_boxes(probabilities: np.ndarray, parameters: dict[str, np.ndarray], frame_duration_s: float) -> Found:
-    values = np.ascontiguousarray(probabilities.T)
-    # (classes, frames)
     filter_frames = np.maximum(1, np.round(parameters["filter_s"] / frame_duration_s)).astype(np.int64)
+    quiet = quiet_frames(probabilities, parameters["filter_s"], frame_duration_s)
+    values = np.ascontiguousarray(np.where(quiet, 0.0, probabilities).T)
+    # (classes, frames)
     cumulative = _cumulate(values)
     spans = _rises_to_falls(_step_filter(cumulative, filter_frames))
-    spans = _join(spans, cumulative, parameters["absolute_limit"], parameters["relative_limit"])
+    spans = _join(spans, cumulative, quiet, parameters["absolute_limit"], parameters["relative_limit"])
     if len(spans.label) == 0:
         return *spans, np.zeros(0)
-    spans = _move_borders(spans, values, parameters["edge_level"][spans.label] * _level(values, spans))
+    spans = _move_borders(spans, values, quiet.T, parameters["edge_level"][spans.label] * _level(values, spans))
     return *spans, _quantile_inside(values, spans, parameters["score_quantile"][spans.label])
+
+
+def quiet_frames(probabilities: np.ndarray, filter_s: np.ndarray, frame_duration_s: float) -> np.ndarray:
+    """(frames, classes), whether a frame belongs to a silence of the class, as every frame outside the file does.
+
+    Args:
+        probabilities: (frames, classes).
+        filter_s: (classes,), reach of the step filter: a silence is never shorter, so that none is seen across.
+        frame_duration_s: seconds of one frame.
+    """
+    num_frames, num_classes = probabilities.shape
+    is_quiet = np.zeros((num_frames + 2, num_classes), dtype=np.int8)
+    is_quiet[1:-1] = probabilities < QUIET_LEVEL
+    changes = np.diff(is_quiet, axis=0).T
+    # (classes, frames + 1)
+    label, start = np.nonzero(changes == 1)
+    _, stop = np.nonzero(changes == -1)
+    needed = np.ceil(np.maximum(QUIET_S, filter_s) / frame_duration_s - 1e-6)
+    is_silence = stop - start >= needed[label]
+    marks = np.zeros((num_classes, num_frames + 1), dtype=np.int8)
+    marks[label[is_silence], start[is_silence]] = 1
+    marks[label[is_silence], stop[is_silence]] = -1
+    return np.cumsum(marks, axis=1, dtype=np.int8)[:, :-1].T == 1
 
 
 def _cumulate(values: np.ndarray) -> np.ndarray:
@@ -265,20 +291,24 @@ def _rises_to_falls(steps: np.ndarray) -> _Spans:
     return _Spans(label[first], border[first], border[first + 1])
 
 
-def _join(spans: _Spans, cumulative: np.ndarray, absolute_limit: np.ndarray, relative_limit: np.ndarray) -> _Spans:
-    """Joins neighbours while the dip between them is small against the higher of the two.
+def _join(
+    spans: _Spans, cumulative: np.ndarray, quiet: np.ndarray, absolute_limit: np.ndarray, relative_limit: np.ndarray
+) -> _Spans:
+    """Joins neighbours while the dip between them is small against the higher of the two and no silence lies there.
 
     Levels are means over frames. A dip is small when it lies less than `absolute_limit` below the higher level, or when
     that level is less than `relative_limit` times the dip's. The higher one counts: against the lower one, every ripple
     of the background beside an event would be joined to it.
     """
+    silences = _cumulate(quiet.T)
     while len(spans.label) > 1:
         level = _mean_inside(cumulative, spans)
         gaps = _Spans(spans.label[:-1], spans.offset[:-1], spans.onset[1:])
         dip = _mean_inside(cumulative, gaps)
         higher = np.maximum(level[:-1], level[1:])
         is_small = (higher - dip < absolute_limit[gaps.label]) | (higher < relative_limit[gaps.label] * dip)
-        split = ~is_small | (spans.label[1:] != gaps.label)
+        is_silent = silences[gaps.label, gaps.onset] != silences[gaps.label, gaps.offset]
+        split = ~is_small | is_silent | (spans.label[1:] != gaps.label)
         if split.all():
             break
         begins, ends = np.append(True, split), np.append(split, True)
@@ -298,11 +328,11 @@ def _level(values: np.ndarray, spans: _Spans) -> np.ndarray:
     return np.bincount(box, inside**2) / np.maximum(np.bincount(box, inside), SMALLEST_STEP)
 
 
-def _move_borders(spans: _Spans, values: np.ndarray, edge_level: np.ndarray) -> _Spans:
+def _move_borders(spans: _Spans, values: np.ndarray, quiet: np.ndarray, edge_level: np.ndarray) -> _Spans:
     """Moves every border to where the probability crosses the box's `edge_level` (boxes,).
 
     Inwards past the frames below the level; where there are none, outwards as long as the frames are above it, at most
-    up to the neighbours of the same class.
+    up to the neighbours of the same class or to a silence.
     """
     label, onset, offset = spans
     box, frame = _frames_of(onset, offset)
@@ -314,7 +344,7 @@ def _move_borders(spans: _Spans, values: np.ndarray, edge_level: np.ndarray) -> 
     is_last = np.append(label[1:] != label[:-1], True)
     limit = np.where(is_last, values.shape[1], np.roll(inner_onset, -1))
     box, frame = _frames_of(offset, limit)
-    is_below = values[label[box], frame] < edge_level[box]
+    is_below = (values[label[box], frame] < edge_level[box]) | quiet[label[box], frame]
     outer_offset = np.maximum(limit, offset)
     np.minimum.at(outer_offset, box[is_below], frame[is_below])
     new_offset = np.where(inner_offset == offset, outer_offset, inner_offset)
@@ -322,7 +352,7 @@ def _move_borders(spans: _Spans, values: np.ndarray, edge_level: np.ndarray) -> 
     is_first = np.append(True, label[1:] != label[:-1])
     limit = np.where(is_first, 0, np.roll(new_offset, 1))
     box, frame = _frames_of(limit, onset)
-    is_below = values[label[box], frame] < edge_level[box]
+    is_below = (values[label[box], frame] < edge_level[box]) | quiet[label[box], frame]
     outer_onset = limit.copy()
     np.maximum.at(outer_onset, box[is_below], frame[is_below] + 1)
     return _Spans(label, np.where(inner_onset == onset, outer_onset, inner_onset), new_offset)

@@ -175,6 +175,35 @@ def test_shifting_the_scores_shifts_the_events(method, seed):
         assert (late.class_index, late.score) == (early.class_index, pytest.approx(early.score))
 
 
+PARAMETERS_THAT_SPREAD = {"relative_limit": 1000.0, "absolute_limit": 1.0, "edge_level": 0.0}
+
+
+@pytest.mark.parametrize("parameters", [{}, PARAMETERS_THAT_SPREAD, {"filter_s": 1.5}])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_lies_between_two_silences_depends_on_nothing_beyond_them(seed, parameters):
+    rng = np.random.default_rng(seed)
+    pieces, decoding = [], by_hand("boxes", **parameters)
+    for number in range(6):
+        piece = np.maximum(random_scores(10 * seed + number, int(rng.integers(5, 80)), 1), 0.03)
+        pieces += [piece, rng.uniform(0.0, 0.019, (int(rng.integers(15, 40)), 1))]  # 1.5 s and more
+    starts = np.cumsum([0, *(len(piece) for piece in pieces)])[:-1] * FRAME_S
+    together = candidate_boxes(np.concatenate(pieces), borders_of(sum(map(len, pieces))), decoding)
+    alone = [
+        box._replace(onset=box.onset + start, offset=box.offset + start)
+        for piece, start in zip(pieces[::2], starts[::2], strict=True)
+        for box in candidate_boxes(piece, borders_of(len(piece)), decoding)
+    ]
+    assert len(alone) >= 6
+    assert np.array(together) == pytest.approx(np.array(sorted(alone)))
+
+
+@pytest.mark.parametrize(("quiet_s", "num_boxes"), [(0.9, 1), (1.0, 2)])
+def test_no_event_spans_a_second_of_silence(quiet_s, num_boxes):
+    scores = steps((0.9, 10), (0.019, round(quiet_s / FRAME_S)), (0.9, 10))
+    decoding = by_hand("boxes", absolute_limit=1.0)  # joins whatever the dip
+    assert len(candidate_boxes(scores, borders_of(len(scores)), decoding)) == num_boxes
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_classes_do_not_influence_each_other(method):
     scores, borders = random_scores(7), borders_of(200)
