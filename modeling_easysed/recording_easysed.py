@@ -113,7 +113,8 @@ def sample_recording(
     stride, hop = model.config.frame_stride, extractor.hop_length_samples
     deepest = model.num_exits if exit_index is None else exit_index
     features = recording_features(extractor, samples) if features is None else features
-    windows = plan_windows(len(features), *window_sizes(model), stride)
+    window, context = window_sizes(model)
+    windows = plan_windows(len(features), window, context, stride)
     starts = view_starts(shifts, extractor.sampling_rate, hop * stride)
     starts = [start for start in starts if start < max(len(samples), 1)]
     shifted = {0: features}
@@ -132,14 +133,14 @@ def sample_recording(
                 if progress is not None:
                     progress(number * len(windows) + index + 1, len(starts) * len(windows))
             if len(pieces) == len(windows):  # else the recording ends before the grid's first frame
-                views[start] = join_windows([piece.logits for piece in pieces], windows, stride)
+                views[start] = join_windows([piece.logits for piece in pieces], windows, context, stride)
             plain = pieces if start == 0 else plain
     return RecordingSamples(
         views=views,
         weights=plain[0].weights,
-        exit_logits=join_windows([piece.exit_logits for piece in plain], windows, stride),
-        embeddings=join_windows([piece.embeddings for piece in plain], windows, stride),
-        frame_exits=_frame_exits(plain, windows, stride),
+        exit_logits=join_windows([piece.exit_logits for piece in plain], windows, context, stride),
+        embeddings=join_windows([piece.embeddings for piece in plain], windows, context, stride),
+        frame_exits=_frame_exits(plain, windows, context, stride),
         frame_samples=hop * stride,
         hop_samples=hop,
         num_samples=len(samples),
@@ -156,9 +157,9 @@ def window_sizes(model: EasySEDForSoundEventDetection) -> tuple[int, int]:
     return window, context
 
 
-def _frame_exits(pieces: list[WindowSamples], windows: list[Window], stride: int) -> np.ndarray:
+def _frame_exits(pieces: list[WindowSamples], windows: list[Window], context: int, stride: int) -> np.ndarray:
     columns = [torch.full((len(piece.embeddings), 1), piece.exit_index) for piece in pieces]
-    return join_windows(columns, windows, stride)[:, 0].numpy()
+    return join_windows(columns, windows, context, stride)[:, 0].numpy()
 
 
 def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = None) -> FrameLine:

@@ -3,7 +3,7 @@
 |<------- window 1 ------->|
 |                |<-c->|<-c->|             c: context, heard but not kept
                  |<------- window 2 ------->|
-|== kept of 1 ========|== kept of 2 ========|
+|== kept of 1 ======|== kept of 2 ===========|
 """
 
 import torch
@@ -30,21 +30,23 @@ def plan_windows(num_frames: int, window_frames: int, context_frames: int, strid
     return [(start, min(start + window_frames, num_frames)) for start in starts]
 
 
-def join_windows(pieces: list[torch.Tensor], windows: list[Window], stride: int) -> torch.Tensor:
-    """Output frames of all windows as one line; each overlap is cut in its middle.
+def join_windows(pieces: list[torch.Tensor], windows: list[Window], context_frames: int, stride: int) -> torch.Tensor:
+    """Output frames of all windows as one line; each window is kept up to its end less the context.
+
+    So what is kept of a window does not depend on where the recording ends, and a stream can use it at once.
 
     Args:
         pieces: (..., output frames of the window, classes) per window.
         windows: what `plan_windows` returned.
+        context_frames: of the plan, log-mel frames.
         stride: log-mel frames per output frame.
 
     Returns:
         (..., output frames of the file, classes).
     """
     starts = [start // stride for start, _ in windows]
-    stops = [start + piece.shape[-2] for start, piece in zip(starts, pieces, strict=True)]
-    cuts = [(left + right) // 2 for left, right in zip(stops, starts[1:], strict=False)]
-    limits = zip([0, *cuts], [*cuts, stops[-1]], starts, pieces, strict=True)
+    cuts = [(stop - context_frames) // stride for _, stop in windows[:-1]]
+    limits = zip([0, *cuts], [*cuts, starts[-1] + pieces[-1].shape[-2]], starts, pieces, strict=True)
     return torch.cat([piece[..., low - start : high - start, :] for low, high, start, piece in limits], dim=-2)
 
 

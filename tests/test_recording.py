@@ -73,7 +73,7 @@ def test_windows_cover_every_length_once_with_context():
         for left, right in zip(windows, windows[1:], strict=False):
             assert right[0] > left[0] and left[1] - right[0] >= 16
         frames = [torch.arange(start // 4, -(-stop // 4)).unsqueeze(1) for start, stop in windows]
-        assert join_windows(frames, windows, 4).squeeze(1).tolist() == list(range(-(-num_frames // 4)))
+        assert join_windows(frames, windows, 8, 4).squeeze(1).tolist() == list(range(-(-num_frames // 4)))
 
 
 # ---- views over windows ----------------------------------------------------------------------------------------------
