@@ -160,6 +160,16 @@ def class_parameters(decoding: dict[str, Any] | None, num_classes: int) -> dict[
     return arrays
 
 
+def shortest_silence_s(decoding: dict[str, Any] | None, num_classes: int) -> np.ndarray:
+    """Seconds (classes,) for which a class must stay below `QUIET_LEVEL`, so that nothing is seen across.
+
+    With "threshold" that is so where an event goes on only above that level.
+    """
+    parameters = class_parameters(decoding, num_classes)
+    names = [name for name in ("filter_s", "median_s", "max_gap_s") if name in parameters]
+    return np.maximum(QUIET_S, sum(parameters[name] for name in names))
+
+
 def _method_of(decoding: dict[str, Any] | None) -> str:
     method = DEFAULT_METHOD if decoding is None else decoding.get("method", DEFAULT_METHOD)
     if method not in PARAMETERS:
@@ -215,7 +225,7 @@ class _Spans(NamedTuple):
 
 def _change_point_boxes(probabilities: np.ndarray, parameters: dict[str, np.ndarray], frame_duration_s: float) -> Found:
     filter_frames = np.maximum(1, np.round(parameters["filter_s"] / frame_duration_s)).astype(np.int64)
-    quiet = quiet_frames(probabilities, parameters["filter_s"], frame_duration_s)
+    quiet = quiet_frames(probabilities, frame_duration_s, np.maximum(QUIET_S, parameters["filter_s"]))
     values = np.ascontiguousarray(np.where(quiet, 0.0, probabilities).T)
     # (classes, frames)
     cumulative = _cumulate(values)
@@ -227,13 +237,13 @@ def _change_point_boxes(probabilities: np.ndarray, parameters: dict[str, np.ndar
     return *spans, _quantile_inside(values, spans, parameters["score_quantile"][spans.label])
 
 
-def quiet_frames(probabilities: np.ndarray, filter_s: np.ndarray, frame_duration_s: float) -> np.ndarray:
+def quiet_frames(probabilities: np.ndarray, frame_duration_s: float, silence_s: np.ndarray) -> np.ndarray:
     """(frames, classes), whether a frame belongs to a silence of the class, as every frame outside the file does.
 
     Args:
         probabilities: (frames, classes).
-        filter_s: (classes,), reach of the step filter: a silence is never shorter, so that none is seen across.
         frame_duration_s: seconds of one frame.
+        silence_s: (classes,) shortest silence, see `shortest_silence_s`.
     """
     num_frames, num_classes = probabilities.shape
     is_quiet = np.zeros((num_frames + 2, num_classes), dtype=np.int8)
@@ -242,7 +252,7 @@ def quiet_frames(probabilities: np.ndarray, filter_s: np.ndarray, frame_duration
     # (classes, frames + 1)
     label, start = np.nonzero(changes == 1)
     _, stop = np.nonzero(changes == -1)
-    needed = np.ceil(np.maximum(QUIET_S, filter_s) / frame_duration_s - 1e-6)
+    needed = np.ceil(silence_s / frame_duration_s - 1e-6)
     is_silence = stop - start >= needed[label]
     marks = np.zeros((num_classes, num_frames + 1), dtype=np.int8)
     marks[label[is_silence], start[is_silence]] = 1

@@ -86,6 +86,7 @@ def gather_evidence(
     line: FrameLine,
     sampling_rate: int,
     mel_std: Sequence[float] | None,
+    floor_db: np.ndarray | None = None,
 ) -> list[Evidence]:
     """Evidence of every candidate.
 
@@ -96,6 +97,7 @@ def gather_evidence(
         line: the line that is shown, after the temperatures; its entropies are reported.
         sampling_rate: Hz of the samples.
         mel_std: dB of one unit of the normalised log-mel frames; None = 1.
+        floor_db: (mels,) what every mel band holds when nothing sounds; None = as in this recording.
     """
     if not boxes:
         return []
@@ -108,7 +110,7 @@ def gather_evidence(
         mean=raw.probabilities.numpy(),
         total=line.total.numpy(),
         aleatoric=line.aleatoric.numpy(),
-        above_floor=mel_db - np.quantile(mel_db, FLOOR_QUANTILE, axis=0),
+        above_floor=mel_db - (np.quantile(mel_db, FLOOR_QUANTILE, axis=0) if floor_db is None else floor_db),
         embeddings=recording.embeddings.numpy(),
         frame_exits=recording.frame_exits,
         frame_s=frame_s,
@@ -244,7 +246,7 @@ def border_spread(
             times = first_s + (start + np.arange(left.shape[1]) + share) * frame_s
             distance = np.where(crosses, np.abs(times - border), BORDER_REACH_S).min(1)
         squares += np.minimum(distance, BORDER_REACH_S) ** 2
-    here = int(np.clip(round(border / grid_s), 0, len(mean) - 1))
+    here = int(np.clip(np.floor(border / grid_s + 0.5 + 1e-6), 0, len(mean) - 1))  # borders lie between two points
     reach = max(1, round(frame_s / grid_s))
     low, high = max(0, here - reach), min(len(mean) - 1, here + reach)
     slope = abs(float(mean[high] - mean[low])) / max((high - low) * grid_s, 1e-9)
