@@ -19,6 +19,7 @@ _HOMES = {
     "EasySEDForSoundEventDetection": "modeling_easysed",
     "EasySEDModel": "modeling_easysed",
     "Event": "detection_easysed",
+    "EventStream": "stream_easysed",
     "SoundEventDetectionPipeline": "pipeline_easysed",
     "register": "registration",
 }

@@ -3,9 +3,10 @@
 What cannot be used is one `AudioError` with the next step; what can be used but deserves a second look (silent,
 clipped, too short, band-limited, damaged) is a sentence in `AudioClip.warnings`."""
 
+import contextlib
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class AudioClip:
 
 
 @dataclass
-class _Meter:
+class Meter:
     """What is measured on the audio as it comes in, before mixing and resampling."""
 
     num_samples: int = 0
@@ -96,6 +97,37 @@ class _Meter:
         if share > CLIPPED_SHARE:
             return [f"clipped: {100 * share:.3g} % of the samples lie flat at full scale"]
         return []
+
+
+class FileBlocks:
+    """Mono blocks (samples,) of an open sound file, at its own rate.
+
+    Attributes, complete after the last block:
+        meter: what was measured.
+        damage: a warning when decoding stopped early, else nothing.
+    """
+
+    def __init__(self, sound: Any, decoding_error: type[Exception]) -> None:
+        self.sound, self.decoding_error = sound, decoding_error
+        self.meter, self.damage = Meter(), []
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        sound, stopped = self.sound, False
+        while True:
+            try:
+                block = sound.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)
+            except self.decoding_error:
+                stopped = True
+                block = _salvage(sound, self.meter.num_samples, self.decoding_error)
+            if len(block) > 0:
+                self.meter.add(block)
+                yield block.mean(axis=1)
+            if len(block) < BLOCK_SAMPLES:
+                break
+        missing = sound.frames - self.meter.num_samples
+        if stopped or missing > sound.samplerate // 10:  # encoders round the length they announce by a few frames
+            end_s, announced_s = (number / sound.samplerate for number in (self.meter.num_samples, sound.frames))
+            self.damage = [f"damaged: only the first {end_s:.2f} s of {announced_s:.2f} s can be decoded"]
 
 
 def read_audio(source: Any, sampling_rate: int = 16000) -> AudioClip:
@@ -154,15 +186,15 @@ def _from_array(source: Mapping, sampling_rate: int) -> AudioClip:
     name = source.get("path", source.get("file"))
     if source.get("sampling_rate") is None:
         raise AudioError("an array needs its rate: add 'sampling_rate' (Hz of the recording) to the dict")
-    rate = _plausible_rate(source["sampling_rate"], name)
-    samples = _as_float(_as_channels(source["array"] if "array" in source else source["raw"]))
-    meter = _Meter()
+    rate = plausible_rate(source["sampling_rate"], name)
+    samples = as_float(as_channels(source["array"] if "array" in source else source["raw"]))
+    meter = Meter()
     if len(samples) > 0:
         meter.add(samples)
     return _make_clip(samples.mean(axis=1), meter, rate, samples.shape[1], name, sampling_rate)
 
 
-def _as_channels(array: Any) -> np.ndarray:
+def as_channels(array: Any) -> np.ndarray:
     """Any array-like as (samples, channels)."""
     if hasattr(array, "detach"):  # a tensor, perhaps on a device or with a gradient
         array = array.detach().cpu()
@@ -183,7 +215,7 @@ def _as_channels(array: Any) -> np.ndarray:
     return array.T if array.shape[0] <= array.shape[1] else array
 
 
-def _as_float(array: np.ndarray) -> np.ndarray:
+def as_float(array: np.ndarray) -> np.ndarray:
     """PCM integers or floats as float32 with full scale 1; shape kept."""
     if array.dtype.kind == "f":
         return array.astype(np.float32)
@@ -226,6 +258,21 @@ def _from_bytes(content: bytes, name: Any, sampling_rate: int) -> AudioClip:
 
 def _decode(file: Any, head: bytes, name: str | None, sampling_rate: int) -> AudioClip:
     """Decodes an open binary file whose first bytes are `head`."""
+    with open_sound(file, head, name) as (blocks, rate):
+        mono = list(blocks)
+        mono = np.concatenate(mono) if mono else np.zeros(0, np.float32)
+        clip = _make_clip(mono, blocks.meter, rate, blocks.sound.channels, name, sampling_rate)
+    clip.warnings.extend(blocks.damage)
+    return clip
+
+
+@contextlib.contextmanager
+def open_sound(file: Any, head: bytes, name: str | None) -> Iterator[tuple[FileBlocks, int]]:
+    """The blocks of an open binary file whose first bytes are `head`, and their rate in Hz.
+
+    Raises:
+        AudioError: for what is no audio, also while it is read.
+    """
     try:
         import soundfile
     except ImportError as error:
@@ -234,16 +281,12 @@ def _decode(file: Any, head: bytes, name: str | None, sampling_rate: int) -> Aud
     file.seek(0)
     try:
         with soundfile.SoundFile(_Nameless(file)) as sound:
-            rate = _plausible_rate(sound.samplerate, name)
-            mono, meter, damage = _read_blocks(sound, soundfile.SoundFileError)
-            clip = _make_clip(mono, meter, rate, sound.channels, name, sampling_rate)
+            yield FileBlocks(sound, soundfile.SoundFileError), plausible_rate(sound.samplerate, name)
     except soundfile.SoundFileError as error:
         raise AudioError(
             f"{_label(name)} is not audio that can be read (wav, flac, ogg, mp3), or its header is damaged: check that "
             "it plays, or convert it with ffmpeg"
         ) from error
-    clip.warnings.extend(damage)
-    return clip
 
 
 class _Nameless:
@@ -263,27 +306,6 @@ def _check_head(head: bytes, name: str | None) -> None:
             raise AudioError(f"{_label(name)} is {kind}, which is not supported: convert it, ffmpeg -i {given} {wav}")
 
 
-def _read_blocks(sound: Any, decoding_error: type[Exception]) -> tuple[np.ndarray, _Meter, list[str]]:
-    """Mono samples (samples,), the meter, and a warning when decoding stopped early."""
-    blocks, meter, damage = [], _Meter(), []
-    while True:
-        try:
-            block = sound.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)
-        except decoding_error:
-            damage = [""]
-            block = _salvage(sound, meter.num_samples, decoding_error)
-        if len(block) > 0:
-            meter.add(block)
-            blocks.append(block.mean(axis=1))
-        if len(block) < BLOCK_SAMPLES:
-            break
-    missing = sound.frames - meter.num_samples
-    if damage or missing > sound.samplerate // 10:  # encoders round the length they announce by a few frames
-        end_s = meter.num_samples / sound.samplerate
-        damage = [f"damaged: only the first {end_s:.2f} s of {sound.frames / sound.samplerate:.2f} s can be decoded"]
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32), meter, damage
-
-
 def _salvage(sound: Any, start: int, decoding_error: type[Exception]) -> np.ndarray:
     """What can be read of a damaged block, in steps small enough to lose less than 50 ms."""
     pieces = [np.zeros((0, sound.channels), np.float32)]
@@ -297,10 +319,29 @@ def _salvage(sound: Any, start: int, decoding_error: type[Exception]) -> np.ndar
 
 
 def _make_clip(
-    mono: np.ndarray, meter: _Meter, rate: int, num_channels: int, name: str | None, sampling_rate: int
+    mono: np.ndarray, meter: Meter, rate: int, num_channels: int, name: str | None, sampling_rate: int
 ) -> AudioClip:
     """Checks what the meter saw, resamples and collects the warnings."""
-    if len(mono) == 0:
+    warnings = checked_warnings(
+        meter, float(np.ptp(mono)) if len(mono) else 0.0, rate, num_channels, name, sampling_rate
+    )
+    samples, duration = _resample(mono, rate, sampling_rate), len(mono) / rate
+    return AudioClip(samples, sampling_rate, rate, num_channels, duration, name, warnings)
+
+
+def checked_warnings(
+    meter: Meter, span: float, rate: int, num_channels: int, name: str | None, sampling_rate: int
+) -> list[str]:
+    """What the meter saw, as warnings.
+
+    Args:
+        meter: of all channels; span: largest less smallest sample of their mean.
+        rate: Hz of the source; sampling_rate: Hz that the model listens at.
+
+    Raises:
+        AudioError: no samples, NaN or infinity.
+    """
+    if meter.num_samples == 0:
         raise AudioError(f"{_label(name)} has no samples: record or copy it again")
     if meter.first_bad is not None:
         sample, channel = meter.first_bad
@@ -308,9 +349,9 @@ def _make_clip(
             f"{_label(name)} has {meter.num_bad} samples that are NaN or infinite, the first at {sample / rate:.3f} s "
             f"(sample {sample}, channel {channel}): repair or cut the recording"
         )
-    duration = len(mono) / rate
+    duration = meter.num_samples / rate
     warnings = meter.warnings(num_channels)
-    if not warnings and num_channels > 1 and np.ptp(mono) < 2 * SILENT_LEVEL:
+    if not warnings and num_channels > 1 and span < 2 * SILENT_LEVEL:
         warnings.append("silent when mixed: the channels cancel each other, pass one of them alone")
     if duration < SHORT_CLIP_S:
         warnings.append(f"too short: {duration:.3g} s, events need at least {SHORT_CLIP_S} s of audio to be recognised")
@@ -319,7 +360,7 @@ def _make_clip(
             f"band-limited: at {rate} Hz the recording holds nothing above {rate / 2:.0f} Hz, the model listens up to "
             f"{sampling_rate / 2:.0f} Hz"
         )
-    return AudioClip(_resample(mono, rate, sampling_rate), sampling_rate, rate, num_channels, duration, name, warnings)
+    return warnings
 
 
 def _resample(mono: np.ndarray, rate: int, sampling_rate: int) -> np.ndarray:
@@ -334,7 +375,7 @@ def _resample(mono: np.ndarray, rate: int, sampling_rate: int) -> np.ndarray:
     return samples if len(samples) > 0 else np.zeros(1, np.float32)
 
 
-def _plausible_rate(rate: Any, name: str | None) -> int:
+def plausible_rate(rate: Any, name: str | None) -> int:
     if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
         raise AudioError(f"sampling_rate must be a number of Hz, got {rate!r}")
     if not math.isfinite(rate) or rate != int(rate) or not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
@@ -363,4 +404,15 @@ def _label(name: str | None) -> str:
     return "the audio" if name is None else " ".join(str(name).split())
 
 
-__all__ = ["AudioClip", "AudioError", "read_audio"]
+__all__ = [
+    "AudioClip",
+    "AudioError",
+    "FileBlocks",
+    "Meter",
+    "as_channels",
+    "as_float",
+    "checked_warnings",
+    "open_sound",
+    "plausible_rate",
+    "read_audio",
+]

@@ -105,6 +105,10 @@ class EventFinder:
         self.silence_s = shortest_silence_s(self.decoding, num_classes)
         self.needed = np.ceil(self.silence_s / self.point_s - 1e-6).astype(np.int64)
 
+    def longest_silence_s(self, num_classes: int) -> float:
+        """Seconds of silence after which the events of any class are over."""
+        return float(shortest_silence_s(self.decoding, num_classes).max())
+
     def needed_from(self, heard: Heard) -> int:
         """The number of the oldest output frame that is still of use."""
         oldest = int(self.starts.min()) - round(MARGIN_S / self.point_s)

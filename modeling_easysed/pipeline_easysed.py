@@ -5,6 +5,7 @@ and an event keeps its time and score wherever the file is cut. All times come f
 is centred at k x `frame_duration_s`."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +13,31 @@ import numpy as np
 import torch
 from transformers import Pipeline, PreTrainedModel
 
+from . import long_recordings_easysed
 from .ast_checkpoint_easysed import read_ast_config
-from .audio_easysed import read_audio
-from .calibration_easysed import Calibration, Judgement, setting_name
+from .audio_easysed import AudioClip, read_audio
+from .calibration_easysed import Calibration, setting_name
 from .configuration_easysed import EasySEDConfig
 from .decisions_easysed import DEFAULT_GOAL, Goal, Rule, Table, make_rule
-from .decoding_easysed import class_parameters, decoding_for_exit
-from .detection_easysed import NO_CALIBRATION, Detection, Event
-from .evidence_easysed import Evidence, find_candidates
+from .decoding_easysed import decoding_for_exit
+from .detection_easysed import Detection
+from .evidence_easysed import find_candidates
 from .feature_extraction_easysed import EasySEDFeatureExtractor
+from .finder_easysed import EventFinder
 from .input_easysed import all_warnings
+from .judging_easysed import Judge
+from .listening_easysed import Listener
+from .long_recordings_easysed import AudioBlocks, Overview, announced_duration, listen_long
 from .modeling_easysed import EasySEDForSoundEventDetection
 from .monte_carlo_easysed import check_closed_form
-from .reasons_easysed import reasons_for
 from .receipt_easysed import decoding_id, model_identity, package_version
-from .recording_easysed import Progress, frame_line, recording_features, sample_recording
+from .recording_easysed import Progress, RecordingSamples, frame_line, recording_features, sample_recording
 from .sampling_easysed import Sampling
 from .shifts_easysed import view_starts
 
 TASK = "sound-event-detection"
 PICTURE_COLUMNS = 2000
 CHECKPOINT_FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
-JUDGED_FIELDS = (
-    "confidence",
-    "confidence_low",
-    "confidence_high",
-    "onset_low",
-    "onset_high",
-    "offset_low",
-    "offset_high",
-    "unfamiliarity",
-)
 
 
 class SoundEventDetectionPipeline(Pipeline):
@@ -199,8 +194,11 @@ class SoundEventDetectionPipeline(Pipeline):
         return chosen
 
     def preprocess(self, source: Any) -> dict[str, Any]:
-        """Reads one source; returns its clip and its features (frames, mels)."""
-        clip = read_audio(source, self.feature_extractor.sampling_rate)
+        """Reads one source; returns its clip and its features (frames, mels), or what reads a long one in blocks."""
+        rate = self.feature_extractor.sampling_rate
+        if (announced_duration(source) or 0.0) > long_recordings_easysed.LONG_S:
+            return {"blocks": AudioBlocks(source, rate)}
+        clip = read_audio(source, rate)
         return {"clip": clip, "input_values": recording_features(self.feature_extractor, clip.samples)}
 
     def _forward(
@@ -213,8 +211,13 @@ class SoundEventDetectionPipeline(Pipeline):
         shifts: int = 2,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        clip, sampling = model_inputs["clip"], Sampling(method, passes, seed)
-        is_auto = exit == "auto" and self.calibration is not None and method != "exits"
+        sampling = Sampling(method, passes, seed)
+        about = {"exit": exit, "sampling": list(sampling), "shifts": shifts}
+        if "blocks" in model_inputs:
+            listener = self.listener(exit, sampling, shifts)
+            finder = EventFinder(self.decoding(exit), self.judge(exit, sampling, shifts).floor, self.feature_extractor)
+            return {"overview": listen_long(model_inputs["blocks"], listener, finder, progress), **about}
+        clip = model_inputs["clip"]
         recording = sample_recording(
             self.model,
             self.feature_extractor,
@@ -222,71 +225,88 @@ class SoundEventDetectionPipeline(Pipeline):
             sampling,
             shifts,
             exit_index=None if exit == "auto" else exit,
-            doubt_limits=self.calibration.doubt_limits(self.model.num_exits) if is_auto else (),
+            doubt_limits=self.doubt_limits(exit, method),
             features=model_inputs["input_values"],
             progress=progress,
         )
-        return {"clip": clip, "recording": recording, "exit": exit, "sampling": list(sampling), "shifts": shifts}
+        return {"clip": clip, "recording": recording, **about}
 
     def postprocess(self, model_outputs: dict[str, Any], goal: Goal = DEFAULT_GOAL) -> Detection:
         """Decodes the samples of one recording into a `Detection`."""
-        clip, recording, exit = (model_outputs[name] for name in ("clip", "recording", "exit"))
-        sampling, shifts = Sampling(*model_outputs["sampling"]), model_outputs["shifts"]
-        config, extractor = self.model.config, self.feature_extractor
-        exit_index = self.model.num_exits if exit == "auto" else exit
-        decoding = decoding_for_exit(config.decoding, exit_index)
+        exit, shifts, sampling = model_outputs["exit"], model_outputs["shifts"], Sampling(*model_outputs["sampling"])
+        judge = self.judge(exit, sampling, shifts, goal)
+        seen = model_outputs.get("overview")
+        if seen is None:
+            seen = self._overview(model_outputs["clip"], model_outputs["recording"], self.decoding(exit), judge.floor)
+        warnings = seen.clip.warnings
+        return Detection(
+            events=judge.events(seen.found, warnings, seen.clip.duration),
+            frame_times=seen.times,
+            probabilities=seen.probabilities,
+            labels=judge.labels,
+            duration=seen.clip.duration,
+            sampling_rate=seen.clip.original_sampling_rate,
+            file=seen.clip.file,
+            uncertainty=seen.total,
+            warnings=warnings + judge.warnings,
+            receipt=self.receipt(exit, sampling, shifts, goal),
+            decision_rule=judge.sentences,
+            log_mel=self._picture(seen.log_mel),
+        )
+
+    def _overview(
+        self,
+        clip: AudioClip,
+        recording: RecordingSamples,
+        decoding: dict[str, Any] | None,
+        floor: float | np.ndarray,
+    ) -> Overview:
+        """What is seen in a recording that was listened to as a whole."""
+        extractor = self.feature_extractor
         raw = line = frame_line(recording)
         if self.calibration is not None:
             line = frame_line(recording, self.calibration.temperatures(recording.frame_exits))
-        thresholds = class_parameters(decoding, config.num_labels)["threshold"]
-        labels = [config.id2label[number] for number in range(config.num_labels)]
-        warnings = all_warnings(clip)
-        if self.calibration is None:
-            found = find_candidates(recording, raw, line, decoding, clip.duration, thresholds, extractor)
-            events, rule = [_event(one, labels) for one in found], None
-            warnings.append(NO_CALIBRATION)
-        else:
-            setting = setting_name(sampling.method, shifts)
-            floor = self.calibration.floor(exit_index, setting)
-            found = find_candidates(recording, raw, line, decoding, clip.duration, floor, extractor)
-            rule = self._rule(goal, exit_index, setting)
-            events = self._judged(found, rule, setting, thresholds, warnings, clip.duration)
-            warnings += rule.warnings
-        return Detection(
-            events=events,
-            frame_times=np.minimum(recording.grid().numpy() / extractor.sampling_rate, clip.duration),
+        return Overview(
+            found=find_candidates(recording, raw, line, decoding, clip.duration, floor, extractor),
+            clip=replace(clip, warnings=all_warnings(clip)),
+            times=np.minimum(recording.grid().numpy() / extractor.sampling_rate, clip.duration),
             probabilities=line.probabilities.numpy(),
-            labels=labels,
-            duration=clip.duration,
-            sampling_rate=clip.original_sampling_rate,
-            file=clip.file,
-            uncertainty=line.total.numpy(),
-            warnings=warnings,
-            receipt=self._receipt(exit, sampling, shifts, decoding, goal),
-            decision_rule=[] if rule is None else rule.sentences,
-            log_mel=self._picture(recording.log_mel),
+            total=line.total.numpy(),
+            log_mel=recording.log_mel.numpy(),
         )
 
-    def _judged(
-        self,
-        found: list[Evidence],
-        rule: Rule,
-        setting: str,
-        thresholds: np.ndarray,
-        warnings: list[str],
-        duration: float,
-    ) -> list[Event]:
-        """Events to report: accepted, for review, and rejected where the model's own threshold would report them."""
-        events = []
-        for one, judgement in zip(found, self.calibration.judge(found, setting, duration), strict=True):
-            index = one.box.class_index
-            decision = rule.decide(judgement.confidence, index, judgement.is_unfamiliar)
-            if decision == "reject" and one.box.score <= thresholds[index]:
-                continue
-            limits = self.calibration.check(one.exit_index, setting)["reason_limits"]
-            reasons = reasons_for(one, judgement, decision, limits, warnings, duration, rule.accept[index])
-            events.append(_event(one, self.calibration.labels, judgement, decision, reasons))
-        return events
+    # ---- what streams and long recordings need as well ---------------------------------------------------------------
+
+    def decoding(self, exit: str | int) -> dict[str, Any] | None:
+        """Parameters of the decoding of an exit; "auto" is decoded like the deepest."""
+        return decoding_for_exit(self.model.config.decoding, self.model.num_exits if exit == "auto" else exit)
+
+    def judge(self, exit: str | int, sampling: Sampling, shifts: int, goal: Goal = DEFAULT_GOAL) -> Judge:
+        """What makes events of candidates under this setting and goal."""
+        exit_index = self.model.num_exits if exit == "auto" else exit
+        setting = setting_name(sampling.method, shifts)
+        rule = None if self.calibration is None else self._rule(goal, exit_index, setting)
+        return Judge(self.model.config, self.decoding(exit), exit_index, self.calibration, setting, rule)
+
+    def listener(
+        self, exit: str | int, sampling: Sampling, shifts: int, sizes: tuple[int, int] | None = None
+    ) -> Listener:
+        """What hears audio as it comes under this setting; `sizes` of its windows as for `Listener`."""
+        return Listener(
+            self.model,
+            self.feature_extractor,
+            sampling,
+            shifts,
+            exit_index=None if exit == "auto" else exit,
+            doubt_limits=self.doubt_limits(exit, sampling.method),
+            temperatures=None if self.calibration is None else self.calibration.temperatures,
+            sizes=sizes,
+        )
+
+    def doubt_limits(self, exit: str | int, method: str) -> list[float]:
+        """Of the exits above the deepest, for "auto" where it was calibrated; see `sample_window`."""
+        is_auto = exit == "auto" and self.calibration is not None and method != "exits"
+        return self.calibration.doubt_limits(self.model.num_exits) if is_auto else []
 
     def _rule(self, goal: Goal, exit_index: int, setting: str) -> Rule:
         """Made once for every goal and setting."""
@@ -297,9 +317,8 @@ class SoundEventDetectionPipeline(Pipeline):
             self._rules[key] = make_rule(goal, table, self.calibration.labels, outside)
         return self._rules[key]
 
-    def _receipt(
-        self, exit: str | int, sampling: Sampling, shifts: int, decoding: dict[str, Any] | None, goal: Goal
-    ) -> dict[str, Any]:
+    def receipt(self, exit: str | int, sampling: Sampling, shifts: int, goal: Goal = DEFAULT_GOAL) -> dict[str, Any]:
+        """What the same events can be had with again."""
         is_sampled = sampling.method == "mc"
         return {
             "model": self.model_name,
@@ -310,42 +329,19 @@ class SoundEventDetectionPipeline(Pipeline):
             "shifts": shifts,
             "uncertainty": sampling.method,
             "exit": exit,
-            "decoding": decoding_id(decoding),
+            "decoding": decoding_id(self.decoding(exit)),
             "calibration": None if self.calibration is None else self.calibration.id,
             "goal": {name: value for name, value in vars(goal).items() if value is not None},
         }
 
-    def _picture(self, features: torch.Tensor) -> np.ndarray:
+    def _picture(self, features: np.ndarray) -> np.ndarray:
         """(columns, mels) in dB: the loudest of neighbouring frames, so that a short event stays visible for hours."""
         step = -(-len(features) // PICTURE_COLUMNS)
-        picture = np.maximum.reduceat(features.numpy(), np.arange(0, len(features), step), axis=0)
+        picture = np.maximum.reduceat(features, np.arange(0, len(features), step), axis=0)
         extractor = self.feature_extractor
         if extractor.mel_mean is None or extractor.mel_std is None:
             return picture
         return picture * np.array(extractor.mel_std, np.float32) + np.array(extractor.mel_mean, np.float32)
-
-
-def _event(
-    one: Evidence,
-    labels: list[str],
-    judgement: Judgement | None = None,
-    decision: str | None = None,
-    reasons: list[str] | None = None,
-) -> Event:
-    onset, offset, index, score = one.box
-    uncertainty = {"total": one.total, "aleatoric": one.aleatoric, "epistemic": one.epistemic}
-    judged = {} if judgement is None else {name: getattr(judgement, name) for name in JUDGED_FIELDS}
-    return Event(
-        onset,
-        offset,
-        labels[index],
-        score,
-        uncertainty=uncertainty,
-        decision=decision,
-        reasons=reasons,
-        exit=one.exit_index,
-        **judged,
-    )
 
 
 # ---- parameters and loading ------------------------------------------------------------------------------------------

@@ -1,0 +1,281 @@
+"""Recordings of hours in the memory of minutes: read in blocks, listened to window by window, forgotten.
+
+The events are those of the recording as a whole. Of the frames, a coarse picture is kept."""
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .audio_easysed import (
+    AudioClip,
+    AudioError,
+    Meter,
+    as_channels,
+    as_float,
+    checked_warnings,
+    open_sound,
+    plausible_rate,
+)
+from .evidence_easysed import Evidence
+from .finder_easysed import EventFinder
+from .input_easysed import input_warnings, key_word, measure_input
+from .listening_easysed import Listener
+from .recording_easysed import Progress
+
+LONG_S = 600.0  # shorter recordings are taken as a whole
+MEASURED_S = 300.0  # level, clipping, band limit and so on are measured on parts of this length
+MAX_COLUMNS, PICTURE_COLUMNS = 20_000, 2000  # of probabilities and of the log-mel picture
+PUSHED_S = 20.0
+ARRAY_BLOCK_SAMPLES = 2**20
+
+
+class AudioBlocks:
+    """A source read block by block: mono float32 at the model's rate, resampled as if it were one block.
+
+    Args:
+        source: as for `read_audio`, but no file object.
+        sampling_rate: Hz of the blocks.
+
+    Attributes:
+        announced_s: duration in seconds that the source says it has; None = it says nothing, or cannot be read.
+        clip: after the last block: duration, rate and warnings, without samples.
+    """
+
+    def __init__(self, source: Any, sampling_rate: int) -> None:
+        self.source, self.sampling_rate = source, sampling_rate
+        self.clip: AudioClip | None = None
+        self.announced_s = announced_duration(source)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """
+        Raises:
+            AudioError: as `read_audio`; what was given out by then is not to be used.
+        """
+        if _is_array(self.source):
+            yield from self._array()
+        else:
+            yield from self._file()
+
+    def _array(self) -> Iterator[np.ndarray]:
+        name = self.source.get("path", self.source.get("file"))
+        rate, meter = plausible_rate(self.source["sampling_rate"], name), Meter()
+        samples = as_channels(self.source["array"])
+
+        def blocks() -> Iterator[np.ndarray]:
+            for start in range(0, len(samples), ARRAY_BLOCK_SAMPLES):
+                block = as_float(samples[start : start + ARRAY_BLOCK_SAMPLES])
+                meter.add(block)
+                yield block.mean(axis=1)
+
+        yield from self._measured(blocks(), meter, rate, samples.shape[1], name)
+
+    def _file(self) -> Iterator[np.ndarray]:
+        source = self.source
+        name = None if isinstance(source, bytes) else str(source)
+        with opened(source) as file, open_sound(file, file.read(16), name) as (blocks, rate):
+            yield from self._measured(iter(blocks), blocks.meter, rate, blocks.sound.channels, name)
+            self.clip.warnings.extend(blocks.damage)
+
+    def _measured(
+        self, blocks: Iterator[np.ndarray], meter: Meter, rate: int, channels: int, name: str | None
+    ) -> Iterator[np.ndarray]:
+        resampler, parts, span = _resampler(rate, self.sampling_rate), PartMeasures(self.sampling_rate), Span()
+        for block in blocks:
+            checked_warnings(meter, 1.0, rate, channels, name, self.sampling_rate)  # NaN ends it here
+            span.add(block)
+            resampled = block if resampler is None else resampler.resample_chunk(block)
+            parts.add(resampled)
+            yield resampled
+        if resampler is not None:
+            rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            parts.add(rest)
+            yield rest
+        warnings = checked_warnings(meter, span.size, rate, channels, name, self.sampling_rate)
+        given = {key_word(warning) for warning in warnings}
+        if any(word.startswith("silent") for word in given):
+            given.add("too quiet")
+        warnings += [one for one in parts.warnings() if key_word(one) not in given]
+        nothing = np.zeros(0, np.float32)
+        duration = meter.num_samples / rate
+        self.clip = AudioClip(nothing, self.sampling_rate, rate, channels, duration, name, warnings)
+
+
+class Span:
+    """Smallest and largest sample so far; `size` is their distance."""
+
+    def __init__(self) -> None:
+        self.low, self.high = np.inf, -np.inf
+
+    def add(self, block: np.ndarray) -> None:
+        self.low, self.high = min(self.low, float(block.min())), max(self.high, float(block.max()))
+
+    @property
+    def size(self) -> float:
+        return self.high - self.low
+
+
+class PartMeasures:
+    """The warnings of `measure_input`, part by part of `MEASURED_S` seconds, with the times they hold for."""
+
+    def __init__(self, sampling_rate: int) -> None:
+        self.sampling_rate, self.num_samples = sampling_rate, 0
+        self.kept: list[np.ndarray] = []
+        self.found: dict[str, list[tuple[float, float, str]]] = {}
+
+    def add(self, samples: np.ndarray) -> None:
+        self.kept.append(samples)
+        if sum(map(len, self.kept)) >= MEASURED_S * self.sampling_rate:
+            self._measure()
+
+    def _measure(self) -> None:
+        part, self.kept = np.concatenate(self.kept), []
+        if len(part) == 0:
+            return
+        start = self.num_samples / self.sampling_rate
+        self.num_samples += len(part)
+        for warning in input_warnings(measure_input(part, self.sampling_rate)):
+            end = self.num_samples / self.sampling_rate
+            self.found.setdefault(key_word(warning), []).append((start, end, warning))
+
+    def warnings(self) -> list[str]:
+        """One sentence for every fault: of its first part, and in how many others it was seen."""
+        if self.kept:
+            self._measure()
+        sentences = []
+        for parts in self.found.values():
+            start, end, warning = parts[0]
+            others = len(parts) - 1
+            more = "" if others == 0 else f", and in {others} other part{'s' if others > 1 else ''} like it"
+            sentences.append(f"{warning} (from {clock(start)} to {clock(end)}{more})")
+        return sentences
+
+
+class ColumnMaximum:
+    """The largest of every `step` neighbouring rows, without keeping the rows."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.columns, self.num_rows = step, [], 0
+        self._rest: np.ndarray | None = None
+
+    def add(self, rows: np.ndarray, first: int) -> None:
+        """Rows (rows, values) from number `first` on; those that were seen before are left out."""
+        rows = rows[self.num_rows - first :]
+        self.num_rows += len(rows)
+        rows = rows if self._rest is None else np.concatenate([self._rest, rows])
+        whole = len(rows) // self.step * self.step
+        if whole > 0:
+            self.columns.append(np.maximum.reduceat(rows[:whole], np.arange(0, whole, self.step), axis=0))
+        self._rest = rows[whole:].copy()
+
+    def result(self) -> np.ndarray:
+        """(columns, values)."""
+        last = [] if self._rest is None or len(self._rest) == 0 else [self._rest.max(axis=0, keepdims=True)]
+        return np.concatenate(self.columns + last)
+
+
+@dataclass
+class Overview:
+    """What is kept of a long recording.
+
+    Attributes:
+        found: candidates above the floor, sorted.
+        clip: duration, rate, warnings.
+        times: (columns,) seconds, their middles; probabilities, total: (columns, classes), the largest inside.
+        log_mel: (columns, mels), normalised.
+    """
+
+    found: list[Evidence]
+    clip: AudioClip
+    times: np.ndarray
+    probabilities: np.ndarray
+    total: np.ndarray
+    log_mel: np.ndarray
+
+
+def listen_long(
+    blocks: AudioBlocks, listener: Listener, finder: EventFinder, progress: Progress | None = None
+) -> Overview:
+    """Drives a recording through listener and finder.
+
+    Raises:
+        AudioError: as `read_audio`.
+    """
+    rate, hop, heard = blocks.sampling_rate, listener.hop, listener.heard
+    num_frames = max(1, int(blocks.announced_s * rate / hop))
+    per_frame = listener.stride if len(listener.starts) == 1 else 1  # log-mel frames of one point
+    step = -(-(num_frames // per_frame) // MAX_COLUMNS)
+    lines = [ColumnMaximum(max(1, step)) for _ in range(2)]
+    picture = ColumnMaximum(-(-num_frames // PICTURE_COLUMNS))
+    total_windows = -(-num_frames // (listener.window - 2 * listener.context))
+    found, num_done = [], 0
+
+    def look(duration_s: float | None) -> None:
+        found.extend(finder.update(heard, duration_s))
+        for line, values in zip(lines, (heard.line.probabilities, heard.line.total), strict=True):
+            line.add(values.numpy(), heard.first_point)
+        picture.add(heard.recording.log_mel.numpy(), heard.first * listener.stride)
+        heard.forget(finder.needed_from(heard))
+
+    for block in blocks:
+        size = round(PUSHED_S * rate)
+        for start in range(0, len(block), size):
+            num_new = listener.push(block[start : start + size])
+            if num_new > 0:
+                look(None)
+                num_done += num_new
+                if progress is not None:
+                    progress(min(num_done, total_windows), total_windows)
+    listener.finish()
+    look(blocks.clip.duration)
+    if progress is not None:
+        progress(total_windows, total_windows)
+    probabilities, total = (line.result() for line in lines)
+    point_s, width = hop * per_frame / rate, lines[0].step
+    times = np.minimum((np.arange(len(probabilities)) * width + (width - 1) / 2) * point_s, blocks.clip.duration)
+    return Overview(sorted(found, key=lambda one: one.box), blocks.clip, times, probabilities, total, picture.result())
+
+
+def announced_duration(source: Any) -> float | None:
+    """Seconds that a path, bytes or an array says it has; None where it cannot be said without reading it."""
+    try:
+        if _is_array(source):
+            shape = np.shape(source["array"])
+            return max(shape) / float(source["sampling_rate"]) if 1 <= len(shape) <= 2 else None
+        if isinstance(source, bytes | str | Path):
+            with opened(source) as file, open_sound(file, file.read(16), None) as (blocks, rate):
+                return blocks.sound.frames / rate
+    except (AudioError, OSError, TypeError, ValueError, ImportError, ZeroDivisionError):
+        pass
+    return None
+
+
+def opened(source: bytes | str | Path) -> BinaryIO:
+    """A path or the bytes of a file as an open file."""
+    return io.BytesIO(source) if isinstance(source, bytes) else Path(source).expanduser().open("rb")
+
+
+def _is_array(source: Any) -> bool:
+    return isinstance(source, Mapping) and source.get("array") is not None and "sampling_rate" in source
+
+
+def _resampler(rate: int, wanted: int) -> Any:
+    if rate == wanted:
+        return None
+    try:
+        import soxr
+    except ImportError as error:
+        raise ImportError(f"resampling {rate} to {wanted} Hz needs soxr: pip install soxr") from error
+    return soxr.ResampleStream(rate, wanted, 1, dtype="float32")
+
+
+def clock(seconds: float) -> str:
+    """E.g. 1:02:03."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+__all__ = ["AudioBlocks", "LONG_S", "Overview", "announced_duration", "listen_long"]
