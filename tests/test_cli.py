@@ -302,7 +302,7 @@ def test_ctrl_c_is_one_line(model, audio, monkeypatch, capsys):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(detect, "_load", interrupt)
+    monkeypatch.setattr(detect, "load_pipeline", interrupt)
     assert main(["detect", str(audio / "a.wav"), "--model", model]) == 130
     assert lines(capsys.readouterr().err) == ["easysed: interrupted"]
 

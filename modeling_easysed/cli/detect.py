@@ -42,12 +42,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--exit",
-        type=_exit_number,
+        type=exit_number,
         default="auto",
         metavar="auto|N",
         help="exit of the network, 1 = shallowest and fastest; auto = the first that is sure enough",
     )
-    _add_trust_arguments(parser)
+    add_trust_arguments(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="table", help="default: table")
     parser.add_argument("--out", metavar="FILE|DIR", help="write here; a folder (or name/) gets one file per recording")
     parser.add_argument("--plot", metavar="FILE.png|DIR", help="draw the recording; for several recordings a folder")
@@ -55,7 +55,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_trust_arguments(parser: argparse.ArgumentParser) -> None:
+def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
     trust = parser.add_argument_group("trust", "how doubt is measured, and what may be accepted without a person")
     trust.add_argument(
         "--uncertainty",
@@ -71,15 +71,14 @@ def _add_trust_arguments(parser: argparse.ArgumentParser) -> None:
     trust.add_argument("--max-false-alarms-per-hour", type=float, metavar="X", help="wrong events among the accepted")
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """What every call of the pipeline gets."""
     names = ("uncertainty", "passes", "shifts", "seed", "exit")
     goals = ("min_precision", "min_recall", "max_false_alarms_per_hour")
-    given = {name: getattr(args, name) for name in goals if getattr(args, name) is not None}
-    return {**{name: getattr(args, name) for name in names}, **given}
+    return {name: getattr(args, name) for name in (*names, *goals) if getattr(args, name) is not None}
 
 
-def _exit_number(text: str) -> str | int:
+def exit_number(text: str) -> str | int:
     if text == "auto":
         return text
     if not text.isdecimal() or int(text) < 1:
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if not inputs:
         return 2
     with quiet_libraries(enabled=not args.debug):
-        job = _Job(args, _load(args), inputs, failures)
+        job = _Job(args, load_pipeline(args), inputs, failures)
         _write(args, job, several)
     if failures and job.num_done > 0:
         _say(f"{len(failures)} of {job.num_done + len(failures)} inputs failed, the others are done")
@@ -131,7 +130,7 @@ def _check_outputs(args: argparse.Namespace, several: bool) -> None:
         raise CommandError("--plot needs matplotlib: pip install 'easysed[plot]'")
 
 
-def _load(args: argparse.Namespace) -> Any:
+def load_pipeline(args: argparse.Namespace) -> Any:
     """The pipeline; a broken checkpoint is found before torch is imported."""
     try:
         resolve_checkpoint(args.model)
@@ -146,10 +145,10 @@ def _load(args: argparse.Namespace) -> Any:
         raise CommandError(one_line(error)) from error
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
         raise CommandError(f"--device {args.device}: {one_line(error)}; try --device cpu") from error
-    if args.exit != "auto" and args.exit > pipe.model.num_exits:
+    if isinstance(args.exit, int) and args.exit > pipe.model.num_exits:
         raise CommandError(f"--exit must be auto or 1 to {pipe.model.num_exits} for {args.model}, got {args.exit}")
     try:
-        pipe.check_settings(**_settings(args))
+        pipe.check_settings(**settings_of(args))
     except ValueError as error:
         raise CommandError(one_line(error)) from error
     return pipe
@@ -184,7 +183,7 @@ class _Job:
             bar.update(number + done / total - bar.n)
 
         try:
-            detection = self.pipe(one.path, **_settings(self.args), progress=progress)
+            detection = self.pipe(one.path, **settings_of(self.args), progress=progress)
             self._plot(one, detection)
             return detection
         except Exception as error:  # whatever is wrong with one file, the others are still done
