@@ -12,7 +12,7 @@ from evaluate import evaluate_split
 from event_truth import judge_boxes
 from soundscape_split import read_split
 
-from modeling_easysed import BUNDLED_CHECKPOINTS, DEFAULT_CHECKPOINT, SoundEventDetectionPipeline
+from modeling_easysed import BUNDLED_CHECKPOINTS, DEFAULT_CHECKPOINT, EventStream, SoundEventDetectionPipeline
 from modeling_easysed.audio_easysed import read_audio
 from modeling_easysed.cli.main import main as easysed
 from modeling_easysed.decoding_easysed import Box
@@ -133,6 +133,23 @@ def test_a_cut_between_the_frames_moves_hardly_an_event(pipe, data_dir):
     moves = moves_under(pipe, paths, lambda samples: samples[round(0.745 * 16000) :], -0.745)
     assert np.median(moves) <= 0.0151  # one and a half steps of the line
     assert (moves <= 0.2).mean() >= 0.9
+
+
+def test_a_stream_gives_the_events_of_the_recording(pipe, data_dir):
+    paths = sorted((data_dir / "soundscapes" / "audio" / "test").glob("*.ogg"))[:8]
+    samples = np.concatenate([soundfile.read(path, dtype="float32")[0] for path in paths])
+    offline = pipe({"array": samples, "sampling_rate": 16000}, exit=pipe.model.num_exits).events
+    rng, stream, found, start = np.random.default_rng(0), EventStream(pipe, 16000), [], 0
+    while start < len(samples):
+        size = int(rng.integers(160, 32000))  # 10 ms to 2 s
+        found += stream.push(samples[start : start + size])
+        start += size
+    found = sorted(found + stream.close(), key=lambda event: (event.onset, event.offset, event.label))
+    assert len(offline) > 12 and [event.label for event in found] == [event.label for event in offline]
+    for own, other in zip(found, offline, strict=True):
+        assert (own.onset, own.offset) == pytest.approx((other.onset, other.offset), abs=0.1)
+        assert own.confidence == pytest.approx(other.confidence, abs=1e-3)
+        assert own.decision == other.decision
 
 
 # ---- trust -----------------------------------------------------------------------------------------------------------
