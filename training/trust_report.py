@@ -33,6 +33,7 @@ from modeling_easysed.metrics import (
     event_based_metrics,
     expected_calibration_error,
     negative_log_likelihood,
+    segment_based_metrics,
 )
 
 NUM_BOOTSTRAPS = 500
@@ -158,6 +159,7 @@ def setting_figures(
     figures["decisions"] = decision_figures(reported)
     events = _events_above_threshold(reported, classes)
     figures["event_f1"] = event_based_metrics(references, events, classes)["macro"]["f1"]
+    figures["segment_f1_micro"] = segment_based_metrics(references, events, classes, durations)["micro"]["f1"]
     return figures
 
 
@@ -313,8 +315,8 @@ def markdown(result: dict[str, Any]) -> str:
     """The table of all settings; in brackets 90 % bootstrap intervals over recordings."""
     lines = [
         "| setting | events | right | ECE raw | ECE T | ECE | Brier raw | Brier T | Brier | NLL raw | NLL T | NLL "
-        "| AURC raw | AURC | onsets inside | offsets inside | accepted | right | event F1 | ms |",
-        "|" + " --- |" * 20,
+        "| AURC raw | AURC | onsets inside | offsets inside | accepted | right | event F1 | segment F1 micro | ms |",
+        "|" + " --- |" * 21,
     ]
     for name, one in result["settings"].items():
         cells = [str(one["num_reported"]), f"{one['share_right']:.3f}"]
@@ -326,7 +328,8 @@ def markdown(result: dict[str, Any]) -> str:
         cells += [_with_interval(one[border]["coverage"], one[border]["interval"]) for border in ("onset", "offset")]
         accept = one["decisions"]["accept"]
         share = "-" if accept["share_right"] is None else f"{accept['share_right']:.3f}"
-        cells += [f"{one['decisions']['share_kept']:.2f}", share, f"{one['event_f1']:.3f}"]
+        cells += [f"{one['decisions']['share_kept']:.2f}", share]
+        cells += [f"{one[name]:.3f}" for name in ("event_f1", "segment_f1_micro")]
         lines.append(f"| {name} | " + " | ".join([*cells, f"{one['milliseconds']:.0f}"]) + " |")
     return "\n".join(lines) + "\n"
 
