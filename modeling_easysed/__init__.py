@@ -21,9 +21,11 @@ _HOMES = {
     "Event": "detection_easysed",
     "EventStream": "stream_easysed",
     "SoundEventDetectionPipeline": "pipeline_easysed",
+    "read_events": "formats.files",
     "register": "registration",
+    "write_events": "formats.files",
 }
-_WITHOUT_TORCH = ("bundled", "detection_easysed", "registration")
+_WITHOUT_TORCH = ("bundled", "detection_easysed", "formats.files", "registration")
 
 __all__ = sorted(_HOMES)
 

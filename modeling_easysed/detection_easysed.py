@@ -19,12 +19,13 @@ NO_CALIBRATION = (
 
 @dataclass
 class Event:
-    """One sound event. Times in seconds from the start of the file; what is None was not computed.
+    """One sound event. Times in seconds from the start of the file; what is None was not computed, or the format
+    of the file that the event was read from does not carry it.
 
     Attributes:
         onset, offset: seconds, 0 <= onset < offset <= duration.
         label: class name.
-        score: the model's own score in [0, 1].
+        score: the model's own score in [0, 1]; None only for events of a file without it.
         confidence: calibrated probability that the event is right, with its 90 % interval `confidence_low` to `_high`.
         onset_low, onset_high, offset_low, offset_high: 90 % intervals of the borders, seconds.
         uncertainty: {"total", "aleatoric", "epistemic"} in nats.
@@ -37,7 +38,7 @@ class Event:
     onset: float
     offset: float
     label: str
-    score: float
+    score: float | None
     confidence: float | None = None
     confidence_low: float | None = None
     confidence_high: float | None = None
@@ -86,8 +87,8 @@ class Detection:
         frame_times: (frames,), seconds, the centre of every output frame.
         probabilities: (frames, classes), in [0, 1].
         labels: class names, one per column of `probabilities`.
-        duration: seconds of the recording.
-        sampling_rate: Hz of the recording, before resampling.
+        duration: seconds of the recording; None when read from a file that does not carry it.
+        sampling_rate: Hz of the recording, before resampling; None as for `duration`.
         file: its path or name as given, None for an array.
         uncertainty: (frames, classes) in nats, None when not computed.
         warnings: sentences on the recording and on what is missing.
@@ -101,8 +102,8 @@ class Detection:
     frame_times: np.ndarray
     probabilities: np.ndarray
     labels: list[str]
-    duration: float
-    sampling_rate: int
+    duration: float | None
+    sampling_rate: int | None
     file: str | None = None
     uncertainty: np.ndarray | None = None
     warnings: list[str] = field(default_factory=list)
@@ -114,7 +115,8 @@ class Detection:
         name = "" if self.file is None else f"{self.file!r}, "
         events = ", ".join(f"{event.label} {event.onset:.2f}-{event.offset:.2f} s" for event in self.events[:5])
         more = f", ... {len(self.events)} in all" if len(self.events) > 5 else ""
-        return f"Detection({name}{self.duration:.2f} s, events=[{events}{more}], warnings={self.warnings})"
+        length = "" if self.duration is None else f"{self.duration:.2f} s, "
+        return f"Detection({name}{length}events=[{events}{more}], warnings={self.warnings})"
 
     def to_dict(self) -> dict[str, Any]:
         """The detection as JSON holds it, without the frames."""
@@ -159,8 +161,10 @@ class Detection:
 
         Raises:
             ImportError: without matplotlib.
-            ValueError: a suffix that matplotlib cannot write.
+            ValueError: a suffix that matplotlib cannot write; a detection without frames, as files of events give it.
         """
+        if len(self.frame_times) == 0:
+            raise ValueError("plot needs the frames, which no file of events holds: detect the recording again")
         from .plot_easysed import plot_detection
 
         return plot_detection(self, path)

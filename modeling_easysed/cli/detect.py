@@ -4,17 +4,18 @@ The detections of all inputs are one generator that the output format reads: res
 that fails is reported and the others go on."""
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 from modeling_easysed.bundled import BUNDLED_CHECKPOINTS, DEFAULT_CHECKPOINT, CheckpointError, resolve_checkpoint
 from modeling_easysed.cli.errors import CommandError, one_line
-from modeling_easysed.cli.formats import FORMATS, SUFFIXES
+from modeling_easysed.cli.formats import FORMATS, SUFFIXES, format_of, is_binary, write_to_stdout, writer_of
 from modeling_easysed.cli.inputs import Input, collect, output_names
 from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, status
 
@@ -48,7 +49,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="exit of the network, 1 = shallowest and fastest; auto = the first that is sure enough",
     )
     add_trust_arguments(parser)
-    parser.add_argument("--format", choices=tuple(FORMATS), default="table", help="default: table")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="default: by the end of an --out file's name (.json, .jsonl, .csv, .labels.txt = audacity, "
+        ".selections.txt = raven, .rttm, .parquet), else table; parquet needs easysed[parquet]",
+    )
     parser.add_argument("--out", metavar="FILE|DIR", help="write here; a folder (or name/) gets one file per recording")
     parser.add_argument("--plot", metavar="FILE.png|DIR", help="draw the recording; for several recordings a folder")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps, ...; auto = an accelerator if there is one")
@@ -89,6 +95,7 @@ def exit_number(text: str) -> str | int:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
     several = len(args.paths) > 1 or Path(args.paths[0]).expanduser().is_dir()
+    args.format = format_of(args.format, None if args.out is None or _is_folder(args.out) else args.out)
     _check_outputs(args, several)
     inputs, failures = collect(args.paths)
     for failure in failures:
@@ -120,6 +127,7 @@ def _check_outputs(args: argparse.Namespace, several: bool) -> None:
     for option, name in (("--out", args.out), ("--plot", args.plot)):
         if name is not None and not _is_folder(name) and not Path(name).expanduser().absolute().parent.is_dir():
             raise CommandError(f"{option} {name}: its folder does not exist, create it first")
+    _check_format(args, several)
     if args.plot is None:
         return
     if several and not _is_folder(args.plot):
@@ -128,6 +136,21 @@ def _check_outputs(args: argparse.Namespace, several: bool) -> None:
         raise CommandError(f"--plot {args.plot}: the name must end in one of {', '.join(PLOT_SUFFIXES)}")
     if importlib.util.find_spec("matplotlib") is None:
         raise CommandError("--plot needs matplotlib: pip install 'easysed[plot]'")
+
+
+def _check_format(args: argparse.Namespace, several: bool) -> None:
+    """Formats that not every place can take."""
+    if args.format == "audacity" and several and (args.out is None or not _is_folder(args.out)):
+        raise CommandError(
+            "--format audacity: a label track holds one recording; for several, or a folder, write one track each: "
+            "--out labels/"
+        )
+    if args.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise CommandError('--format parquet needs pyarrow: pip install "easysed[parquet]"')
+    if is_binary(args.format) and args.out is None and sys.stdout.isatty():
+        raise CommandError(
+            f"--format {args.format} is binary, not for a terminal: --out events.{args.format}, or redirect the output"
+        )
 
 
 def load_pipeline(args: argparse.Namespace) -> Any:
@@ -214,22 +237,34 @@ class _Job:
 
 def _write(args: argparse.Namespace, job: _Job, several: bool) -> None:
     """Drives the job through the chosen format, to stdout, one file, or one file per recording."""
-    write = FORMATS[args.format]
     if args.out is None:
-        write(job.detections(), sys.stdout, several)
+        write_to_stdout(job.detections(), args.format, several)
     elif not _is_folder(args.out):
-        with _open(Path(args.out).expanduser()) as stream:
-            write(job.detections(), stream, several)
+        with _open(Path(args.out).expanduser(), args.format, in_place=not is_binary(args.format)) as stream:
+            writer_of(args.format)(job.detections(), stream, several)
     else:
         names = output_names(job.inputs, SUFFIXES[args.format])
         for detection in job.detections():
-            with _open(Path(args.out).expanduser() / names[Path(detection.file)]) as stream:
-                write([detection], stream, False)
+            path = Path(args.out).expanduser() / names[Path(detection.file)]
+            with _open(path, args.format, in_place=False) as stream:
+                writer_of(args.format)([detection], stream, False)
 
 
-def _open(path: Path) -> TextIO:
+@contextlib.contextmanager
+def _open(path: Path, format_name: str, in_place: bool) -> Iterator[IO[Any]]:
+    """The stream of an --out file.
+
+    In place, what is done stays when a long run is interrupted; otherwise the file is whole or not touched.
+    """
+    from modeling_easysed.formats.files import replacing
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
+        with contextlib.ExitStack() as stack:
+            if in_place:
+                stream = stack.enter_context(path.open("w", encoding="utf-8", newline="", errors="backslashreplace"))
+            else:
+                stream = stack.enter_context(replacing(path, binary=is_binary(format_name)))
+            yield stream
     except OSError as error:
         raise CommandError(f"--out {path} cannot be written: {error.strerror}") from error

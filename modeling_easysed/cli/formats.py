@@ -1,17 +1,55 @@
-"""Output formats of `easysed detect`: functions (detections, stream, several).
+"""Output formats of `easysed detect`: the table for people, and the formats of `modeling_easysed.formats`.
 
-`detections` may be a generator that computes while it is read, so a format writes each one as it comes. `several` says
-that the input was a folder or more than one file, whatever became of them."""
+A format is a function (detections, stream, several). `detections` may be a generator that computes while it is read, so
+a format writes each one as it comes. `several` says that the input was a folder or more than one file, whatever became
+of them."""
 
-import csv
-import json
+import io
+import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from modeling_easysed.formats import names
 
 if TYPE_CHECKING:
     from modeling_easysed.detection_easysed import Detection, Event
 
-Write = Callable[[Iterable["Detection"], TextIO, bool], None]
+Write = Callable[[Iterable["Detection"], Any, bool], None]
+
+FORMATS = ("table", *names.FORMATS)
+SUFFIXES = {"table": ".txt", **names.SUFFIXES}  # of files in an --out folder
+
+
+def format_of(chosen: str | None, out_file: str | None) -> str:
+    """The format chosen by name, else what the name of the output file stands for, else the table."""
+    if chosen is not None:
+        return chosen
+    found = None if out_file is None else names.format_of_name(out_file)
+    return "table" if found is None else found
+
+
+def is_binary(format_name: str) -> bool:
+    return format_name in names.BINARY_FORMATS
+
+
+def writer_of(format_name: str) -> Write:
+    """The function that writes a format."""
+    if format_name == "table":
+        return write_table
+    from modeling_easysed.formats.files import WRITERS
+
+    return WRITERS[format_name]
+
+
+def write_to_stdout(detections: Iterable["Detection"], format_name: str, several: bool) -> None:
+    """Text as it comes; binary formats when they are whole, because a pipe cannot tell positions."""
+    if not is_binary(format_name):
+        writer_of(format_name)(detections, sys.stdout, several)
+        return
+    content = io.BytesIO()
+    writer_of(format_name)(detections, content, several)
+    sys.stdout.buffer.write(content.getvalue())
+    sys.stdout.buffer.flush()
 
 
 def write_table(detections: Iterable["Detection"], stream: TextIO, several: bool) -> None:
@@ -37,38 +75,3 @@ def _table_lines(event: "Event", width: int) -> str:
     interval = f"{event.confidence:.2f} ({event.confidence_low:.2f}-{event.confidence_high:.2f})"
     reasons = "".join(f"{'':22}{reason}\n" for reason in event.reasons)
     return f"{line}  {interval:<17}  {event.decision}\n{reasons}"
-
-
-def write_json(detections: Iterable["Detection"], stream: TextIO, several: bool) -> None:
-    """One detection object; of several, an array of them."""
-    if not several:
-        stream.writelines(detection.to_json() + "\n" for detection in detections)
-        return
-    stream.write("[")
-    for number, detection in enumerate(detections):
-        stream.write("\n" if number == 0 else ",\n")
-        stream.write(detection.to_json())
-        stream.flush()
-    stream.write("\n]\n")
-
-
-def write_jsonl(detections: Iterable["Detection"], stream: TextIO, several: bool) -> None:
-    """One detection object per line and file."""
-    for detection in detections:
-        stream.write(json.dumps(detection.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
-        stream.flush()
-
-
-def write_csv(detections: Iterable["Detection"], stream: TextIO, several: bool) -> None:
-    """One row per event with its file; empty cells for what was not computed."""
-    from modeling_easysed.detection_easysed import ROW_COLUMNS
-
-    rows = csv.DictWriter(stream, ROW_COLUMNS, lineterminator="\n")
-    rows.writeheader()
-    for detection in detections:
-        rows.writerows(detection.to_rows())
-        stream.flush()
-
-
-FORMATS: dict[str, Write] = {"table": write_table, "json": write_json, "jsonl": write_jsonl, "csv": write_csv}
-SUFFIXES = {"table": ".txt", "json": ".json", "jsonl": ".jsonl", "csv": ".csv"}  # of files in an --out folder
