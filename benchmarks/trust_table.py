@@ -31,7 +31,7 @@ COLUMNS: dict[str, Callable[[Trust], float]] = {
     "accepted": lambda one: one["decisions"]["share_kept"],
     "accepted right": lambda one: one["decisions"]["accept"]["share_right"],
     "event F1": lambda one: one["event_f1"],
-    "segment F1 micro": lambda one: one["segment_f1_micro"],
+    "segment F1 micro": lambda one: one.get("segment_f1_micro"),
     "ms": lambda one: one["milliseconds"],
 }
 
