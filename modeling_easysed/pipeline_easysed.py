@@ -334,6 +334,14 @@ class SoundEventDetectionPipeline(Pipeline):
             "goal": {name: value for name, value in vars(goal).items() if value is not None},
         }
 
+    def receipt_of(self, **settings: Any) -> dict[str, Any]:
+        """The receipt of a call with these keyword arguments."""
+        _, forward, post = self._sanitize_parameters(**settings)
+        sampling = Sampling(forward.get("method", "mc"), forward.get("passes", 20), forward.get("seed", 0))
+        return self.receipt(
+            forward.get("exit", "auto"), sampling, forward.get("shifts", 2), post.get("goal", DEFAULT_GOAL)
+        )
+
     def _picture(self, features: np.ndarray) -> np.ndarray:
         """(columns, mels) in dB: the loudest of neighbouring frames, so that a short event stays visible for hours."""
         step = -(-len(features) // PICTURE_COLUMNS)

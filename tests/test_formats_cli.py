@@ -11,6 +11,7 @@ from event_files import full_event, make_detection, make_event
 
 from modeling_easysed import read_events
 from modeling_easysed.cli import detect
+from modeling_easysed.cli.batch import MANIFEST
 from modeling_easysed.cli.main import main
 from modeling_easysed.formats.names import FORMATS, SUFFIXES
 
@@ -28,6 +29,7 @@ def audio(tmp_path, monkeypatch):
     def pipe(path, **_settings):
         return make_detection(EVENTS[path.name], file=str(path))
 
+    pipe.receipt_of = lambda **settings: settings
     monkeypatch.setattr(detect, "load_pipeline", lambda args: pipe)
     return folder
 
@@ -61,9 +63,8 @@ def test_several_recordings_to_one_file(audio, tmp_path, capsys, format):
 def test_a_folder_gets_one_file_per_recording(audio, tmp_path, format):
     target = tmp_path / "out"
     assert main(["detect", str(audio), "--format", format, "--out", f"{target}/"]) == 0
-    assert sorted(path.name for path in target.iterdir()) == sorted(
-        f"{name.removesuffix('.wav')}{SUFFIXES[format]}" for name in EVENTS
-    )
+    expected = [f"{name.removesuffix('.wav')}{SUFFIXES[format]}" for name in EVENTS]
+    assert sorted(path.name for path in target.iterdir()) == sorted([*expected, MANIFEST])
     assert found_rows(read_events(target / f"a{SUFFIXES[format]}")) == EXPECTED
     assert found_rows(read_events(target / f"silent{SUFFIXES[format]}")) == []
 
@@ -152,5 +153,5 @@ def test_what_an_interrupted_run_leaves(audio, tmp_path, monkeypatch):
 
 def test_an_output_that_cannot_be_written_is_one_line(audio, tmp_path, capsys):
     (tmp_path / "out" / "a.rttm").mkdir(parents=True)
-    assert main(["detect", str(audio), "--format", "rttm", "--out", str(tmp_path / "out")]) == 2
+    assert main(["detect", str(audio), "--format", "rttm", "--out", str(tmp_path / "out")]) == 1
     assert "a.rttm cannot be written: Is a directory\n" in capsys.readouterr().err

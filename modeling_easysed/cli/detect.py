@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from modeling_easysed.bundled import BUNDLED_CHECKPOINTS, DEFAULT_CHECKPOINT, CheckpointError, resolve_checkpoint
+from modeling_easysed.cli.batch import main_batch
 from modeling_easysed.cli.errors import CommandError, one_line
-from modeling_easysed.cli.formats import FORMATS, SUFFIXES, format_of, is_binary, write_to_stdout, writer_of
+from modeling_easysed.cli.formats import FORMATS, format_of, is_binary, write_to_stdout, writer_of
 from modeling_easysed.cli.inputs import Input, collect, output_names
 from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, status
 
@@ -51,14 +52,31 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     add_trust_arguments(parser)
     parser.add_argument(
         "--format",
-        choices=FORMATS,
-        help="default: by the end of an --out file's name (.json, .jsonl, .csv, .labels.txt = audacity, "
-        ".selections.txt = raven, .rttm, .parquet), else table; parquet needs easysed[parquet]",
+        type=format_names,
+        metavar="NAME[,NAME...]",
+        help=f"{', '.join(FORMATS)}; several with commas, for an --out folder; default: by the end of an --out file's "
+        "name (.json, .jsonl, .csv, .labels.txt = audacity, .selections.txt = raven, .rttm, .parquet), else table; "
+        "parquet needs easysed[parquet]",
     )
-    parser.add_argument("--out", metavar="FILE|DIR", help="write here; a folder (or name/) gets one file per recording")
+    parser.add_argument(
+        "--out",
+        metavar="FILE|DIR",
+        help="write here; a folder (or name/) gets one file per recording and a "
+        "manifest, and what is done there already is not done again",
+    )
     parser.add_argument("--plot", metavar="FILE.png|DIR", help="draw the recording; for several recordings a folder")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps, ...; auto = an accelerator if there is one")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, with --out FOLDER; default: 1")
     return parser
+
+
+def format_names(text: str) -> tuple[str, ...]:
+    """`csv` or `csv,raven`."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"must be one or more of {', '.join(FORMATS)}, got {unknown[0]!r}")
+    return names
 
 
 def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +113,7 @@ def exit_number(text: str) -> str | int:
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
     several = len(args.paths) > 1 or Path(args.paths[0]).expanduser().is_dir()
-    args.format = format_of(args.format, None if args.out is None or _is_folder(args.out) else args.out)
+    _choose_format(args)
     _check_outputs(args, several)
     inputs, failures = collect(args.paths)
     for failure in failures:
@@ -103,7 +121,10 @@ def run(args: argparse.Namespace) -> int:
     if not inputs:
         return 2
     with quiet_libraries(enabled=not args.debug):
-        job = _Job(args, load_pipeline(args), inputs, failures)
+        pipe = load_pipeline(args)
+        if isinstance(args.format, tuple):
+            return main_batch(args, pipe, settings_of(args), inputs, failures)
+        job = _Job(args, pipe, inputs, failures)
         _write(args, job, several)
     if failures and job.num_done > 0:
         _say(f"{len(failures)} of {job.num_done + len(failures)} inputs failed, the others are done")
@@ -112,6 +133,20 @@ def run(args: argparse.Namespace) -> int:
     if not failures:
         return 0
     return 1 if job.num_done > 0 else 2
+
+
+def _choose_format(args: argparse.Namespace) -> None:
+    """The names of all formats for an --out folder, else the name of the one format."""
+    if args.workers < 1:
+        raise CommandError(f"--workers must be at least 1, got {args.workers}")
+    if args.out is not None and _is_folder(args.out):
+        args.format = args.format or ("table",)
+        return
+    if args.workers > 1:
+        raise CommandError("--workers needs an output folder: --out FOLDER/")
+    if args.format is not None and len(args.format) > 1:
+        raise CommandError("several formats need an output folder: --out FOLDER/")
+    args.format = format_of(None if args.format is None else args.format[0], args.out)
 
 
 def _say(message: str) -> None:
@@ -140,16 +175,17 @@ def _check_outputs(args: argparse.Namespace, several: bool) -> None:
 
 def _check_format(args: argparse.Namespace, several: bool) -> None:
     """Formats that not every place can take."""
-    if args.format == "audacity" and several and (args.out is None or not _is_folder(args.out)):
+    chosen = args.format if isinstance(args.format, tuple) else (args.format,)
+    if chosen == ("audacity",) and several and not isinstance(args.format, tuple):
         raise CommandError(
             "--format audacity: a label track holds one recording; for several, or a folder, write one track each: "
             "--out labels/"
         )
-    if args.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
+    if "parquet" in chosen and importlib.util.find_spec("pyarrow") is None:
         raise CommandError('--format parquet needs pyarrow: pip install "easysed[parquet]"')
-    if is_binary(args.format) and args.out is None and sys.stdout.isatty():
+    if is_binary(chosen[0]) and args.out is None and sys.stdout.isatty():
         raise CommandError(
-            f"--format {args.format} is binary, not for a terminal: --out events.{args.format}, or redirect the output"
+            f"--format {chosen[0]} is binary, not for a terminal: --out events.{chosen[0]}, or redirect the output"
         )
 
 
@@ -236,18 +272,12 @@ class _Job:
 
 
 def _write(args: argparse.Namespace, job: _Job, several: bool) -> None:
-    """Drives the job through the chosen format, to stdout, one file, or one file per recording."""
+    """Drives the job through the chosen format, to stdout or one file."""
     if args.out is None:
         write_to_stdout(job.detections(), args.format, several)
-    elif not _is_folder(args.out):
+    else:
         with _open(Path(args.out).expanduser(), args.format, in_place=not is_binary(args.format)) as stream:
             writer_of(args.format)(job.detections(), stream, several)
-    else:
-        names = output_names(job.inputs, SUFFIXES[args.format])
-        for detection in job.detections():
-            path = Path(args.out).expanduser() / names[Path(detection.file)]
-            with _open(path, args.format, in_place=False) as stream:
-                writer_of(args.format)([detection], stream, False)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,359 @@
+"""`easysed detect ... --out FOLDER`: one file per recording and format, resumable, by any number of worker processes.
+
+The folder's manifest has one line per recording: the content and the settings that its files were made from. What has
+such a line, and its files, is not done again. Files are written whole or not at all, so a run that is killed loses no
+more than the recordings in flight, and the finished folder is the same however often it was interrupted."""
+
+import argparse
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modeling_easysed.cli.errors import CommandError, one_line
+from modeling_easysed.cli.formats import SUFFIXES, is_binary, writer_of
+from modeling_easysed.cli.inputs import Input, output_names
+from modeling_easysed.cli.terminal import progress_bar, quiet_libraries
+
+MANIFEST = "easysed-manifest.jsonl"
+PART = re.compile(r"\.[0-9a-f]{32}\.part")
+HASHED_BYTES = 2**20
+IN_FLIGHT = 2  # recordings handed to every worker at most
+
+
+@dataclass(frozen=True)
+class Task:
+    """One recording: where it lies, and {format or "plot": its file}."""
+
+    path: Path
+    outputs: dict[str, Path]
+
+
+@dataclass
+class Totals:
+    """What a run did."""
+
+    num_done: int = 0
+    num_skipped: int = 0
+    audio_s: float = 0.0
+
+
+class Manifest:
+    """The folder's account of what its files were made from.
+
+    Args:
+        folder: of the outputs.
+
+    Attributes:
+        entries: {file: entry}, the newest of each.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.entries = folder / MANIFEST, {}
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off is no entry
+                    entry = json.loads(line)
+                    self.entries[entry["file"]] = entry
+
+    def is_done(self, task: Task, content: str, settings: str) -> bool:
+        """Whether the files of a recording stand there, made from this content under these settings."""
+        entry = self.entries.get(str(task.path))
+        known = entry is not None and (entry["content"], entry["settings"]) == (content, settings)
+        return known and all(path.is_file() for path in task.outputs.values())
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Adds an entry, safe on disk when this returns."""
+        self.entries[entry["file"]] = entry
+        with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def tidy(self) -> None:
+        """Rewrites the manifest in order of the files, one line each."""
+        from modeling_easysed.formats.files import replacing
+
+        lines = [json.dumps(self.entries[name], ensure_ascii=False, sort_keys=True) for name in sorted(self.entries)]
+        with replacing(self.path, binary=True) as file:
+            file.write("".join(line + "\n" for line in lines).encode("utf-8", errors="surrogateescape"))
+
+
+def content_id(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(HASHED_BYTES):
+            digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def settings_id(receipt: dict[str, Any], formats: Sequence[str], has_plots: bool) -> str:
+    """What decides the content of the files beside the recording: receipt (model, version, settings) and formats."""
+    described = json.dumps([receipt, sorted(formats), has_plots], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+def plan(inputs: Sequence[Input], folder: Path, formats: Sequence[str], plots: Path | None) -> list[Task]:
+    """Where everything goes; `plots` is a folder, or the picture of the only recording."""
+    names = {one: output_names(inputs, SUFFIXES[one]) for one in formats}
+    is_picture = plots is not None and plots.suffix != "" and not plots.is_dir()
+    pictures = {} if plots is None else output_names(inputs, ".png")
+    tasks = []
+    for one in inputs:
+        outputs = {form: folder / names[form][one.path] for form in formats}
+        if plots is not None:
+            outputs["plot"] = plots if is_picture else plots / pictures[one.path]
+        tasks.append(Task(one.path, outputs))
+    return tasks
+
+
+def remove_parts(folder: Path) -> None:
+    """What a killed run was writing."""
+    for path in folder.rglob(".*.part"):
+        if PART.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+# ---- one recording, in whatever process ------------------------------------------------------------------------------
+
+
+def process(pipe: Any, settings: dict[str, Any], task: Task) -> dict[str, Any]:
+    """Detects and writes all files of one recording.
+
+    Returns:
+        {"duration", "num_events", "warnings"}.
+    """
+    from modeling_easysed.formats.files import replacing
+
+    detection = pipe(task.path, **settings)
+    for form, path in task.outputs.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path, binary=form == "plot" or is_binary(form)) as stream:
+                if form == "plot":
+                    detection.plot().savefig(stream, format=path.suffix[1:])
+                else:
+                    writer_of(form)([detection], stream, False)
+        except OSError as error:
+            raise OSError(f"{path} cannot be written: {error.strerror}") from error
+    return {
+        "duration": round(detection.duration, 6),
+        "num_events": len(detection.events),
+        "warnings": detection.warnings,
+    }
+
+
+_worker: dict[str, Any] = {}
+
+
+def start_worker(args: argparse.Namespace, num_threads: int) -> None:
+    """Loads the model once per process."""
+    import torch
+
+    from modeling_easysed.cli.detect import load_pipeline, settings_of
+
+    torch.set_num_threads(num_threads)
+    with quiet_libraries(enabled=not args.debug):
+        _worker.update(pipe=load_pipeline(args), settings=settings_of(args), debug=args.debug)
+
+
+def work(task: Task) -> dict[str, Any]:
+    """`process` in a worker; a failure comes back as {"error": its one line}."""
+    return attempt(_worker["pipe"], _worker["settings"], task, _worker["debug"])
+
+
+def attempt(pipe: Any, settings: dict[str, Any], task: Task, debug: bool) -> dict[str, Any]:
+    try:
+        return process(pipe, settings, task)
+    except Exception as error:  # whatever is wrong with one file, the others are still done
+        if debug:
+            traceback.print_exc()
+        return {"error": one_line(error)}
+
+
+def results_here(pipe: Any, settings: dict[str, Any], tasks: Iterator[Task], debug: bool) -> Iterator[tuple]:
+    """(task, result) of all tasks, one after the other in this process."""
+    for task in tasks:
+        yield task, attempt(pipe, settings, task, debug)
+
+
+def results_of_workers(args: argparse.Namespace, tasks: Iterator[Task]) -> Iterator[tuple]:
+    """(task, result) of all tasks as workers finish them.
+
+    A worker that dies takes its pool along. What was in flight is then tried once more, one at a time, so that only
+    the recording that kills is a failure.
+    """
+    suspects: list[Task] = []
+    left = iter(tasks)
+    while True:
+        in_flight: dict[concurrent.futures.Future, Task] = {}
+        num_workers = 1 if suspects else args.workers
+        source = iter(suspects) if suspects else left
+        retried, suspects = bool(suspects), []
+        limit = 1 if retried else args.workers * IN_FLIGHT
+        with pool_of(args, num_workers) as pool:
+            try:
+                for task in source:
+                    in_flight[submitted(pool, task)] = task
+                    if len(in_flight) >= limit:
+                        yield from finished(in_flight)
+                while in_flight:
+                    yield from finished(in_flight)
+            except concurrent.futures.process.BrokenProcessPool:
+                rest = list(source) if retried else []
+                if retried:
+                    (killer,) = in_flight.values()
+                    yield killer, {"error": f"{killer.path}: the process died while it worked on it (out of memory?)"}
+                    suspects = rest
+                else:
+                    suspects = list(in_flight.values())
+                continue
+        if not retried:
+            return
+
+
+def submitted(pool: concurrent.futures.ProcessPoolExecutor, task: Task) -> concurrent.futures.Future:
+    """The task's future; a failed one where the pool is broken, so that the task is not lost."""
+    try:
+        return pool.submit(work, task)
+    except concurrent.futures.process.BrokenProcessPool as error:
+        future: concurrent.futures.Future = concurrent.futures.Future()
+        future.set_exception(error)
+        return future
+
+
+def pool_of(args: argparse.Namespace, num_workers: int) -> concurrent.futures.ProcessPoolExecutor:
+    num_threads = max(1, (os.cpu_count() or 1) // num_workers)
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(num_workers, context, start_worker, (args, num_threads))
+
+
+def finished(in_flight: dict[concurrent.futures.Future, Task]) -> Iterator[tuple]:
+    """Waits for the next tasks to finish and takes them out; a dead worker's stays in."""
+    done, _ = concurrent.futures.wait(in_flight, return_when=concurrent.futures.FIRST_COMPLETED)
+    broken = None
+    for future in done:
+        try:
+            result = future.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            broken = error
+            continue
+        yield in_flight.pop(future), result
+    if broken is not None:
+        raise broken
+
+
+# ---- the run ---------------------------------------------------------------------------------------------------------
+
+
+def run_batch(
+    args: argparse.Namespace, pipe: Any, settings: dict[str, Any], inputs: list[Input], say: Callable[[str], None]
+) -> tuple[Totals, list[str]]:
+    """Detects everything that is not done; returns what was done and one line for every failure.
+
+    Raises:
+        CommandError: when the folder cannot be written to.
+    """
+    from modeling_easysed.detection_easysed import NO_CALIBRATION
+
+    folder = Path(args.out).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_parts(folder)
+        manifest = Manifest(folder)
+        manifest.path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise CommandError(f"--out {args.out} cannot be written: {error.strerror}") from error
+    plots = None if args.plot is None else Path(args.plot).expanduser()
+    tasks = plan(inputs, folder, args.format, plots)
+    settings_key = settings_id(pipe.receipt_of(**settings), args.format, plots is not None)
+    totals, failures, contents, said = Totals(), [], {}, set()
+
+    def fail(task: Task, message: str) -> None:
+        line = message if str(task.path) in message else f"{task.path}: {message}"
+        failures.append(line)
+        bar.clear()
+        say(f"error: {line}")
+
+    def warn(task: Task, warning: str) -> None:
+        text = warning if warning == NO_CALIBRATION else f"{task.path}: {warning}"
+        if text not in said:  # what is the same for all recordings is said once
+            said.add(text)
+            bar.clear()
+            say(f"warning: {text}")
+
+    def todo() -> Iterator[Task]:
+        for task in tasks:
+            try:
+                contents[task.path] = content_id(task.path)
+            except OSError as error:
+                fail(task, f"{task.path} cannot be read: {error.strerror}")
+                bar.update(1)
+                continue
+            if manifest.is_done(task, contents[task.path], settings_key):
+                totals.num_skipped += 1
+                bar.update(1)
+                continue
+            yield task
+
+    begin = time.perf_counter()
+    with progress_bar(len(tasks)) as bar:
+        if args.workers == 1:
+            results = results_here(pipe, settings, todo(), args.debug)
+        else:
+            results = results_of_workers(args, todo())
+        for task, result in results:
+            bar.update(1)
+            if "error" in result:
+                fail(task, result["error"])
+                continue
+            for warning in result["warnings"]:
+                warn(task, warning)
+            entry = {"file": str(task.path), "content": contents[task.path], "settings": settings_key, **result}
+            names = {form: os.path.relpath(path, folder) for form, path in task.outputs.items()}
+            manifest.add({**entry, "outputs": names})
+            totals.num_done += 1
+            totals.audio_s += result["duration"]
+            minutes = (time.perf_counter() - begin) / 60
+            bar.set_description_str(f"{totals.audio_s / 3600 / minutes:.2f} h of audio a minute", refresh=False)
+    manifest.tidy()
+    return totals, failures
+
+
+def summary(totals: Totals, failures: list[str], seconds: float) -> list[str]:
+    """What a person reads at the end, failures last."""
+    already = f", {totals.num_skipped} were done already" if totals.num_skipped > 0 else ""
+    lines = [f"{totals.num_done} recordings ({totals.audio_s / 3600:.2f} h) done in {seconds:.0f} s{already}"]
+    if failures:
+        lines += [f"{len(failures)} failed:", *(f"  {line}" for line in failures)]
+    return lines
+
+
+def main_batch(
+    args: argparse.Namespace, pipe: Any, settings: dict[str, Any], inputs: list[Input], failures: list[str]
+) -> int:
+    """Runs, says the summary; returns the exit status."""
+
+    def say(message: str) -> None:
+        print(f"easysed detect: {message}", file=sys.stderr)
+
+    begin = time.perf_counter()
+    totals, failed = run_batch(args, pipe, settings, inputs, say)
+    everything = failures + failed
+    if len(inputs) + len(failures) > 1:
+        for line in summary(totals, everything, time.perf_counter() - begin):
+            say(line)
+    if not everything:
+        return 0
+    return 1 if totals.num_done + totals.num_skipped > 0 else 2
