@@ -1,7 +1,8 @@
 """Two CPU processes learn what one learns with the same global batch: losses, weights, outputs, validation.
 
 Dropout is 0 here: with it every process draws masks of its own, and runs agree in distribution alone. Tolerances are
-1e-4; what was seen is below 1e-6, the order in which float32 numbers are added."""
+1e-4; what was seen is below 1e-6, the order in which float32 numbers are added. Only where a unit's input lies within
+rounding of ReLU's kink do runs part: with seed 1 that happens on a CPU with AMX, at step 5, by 2e-4."""
 
 import json
 import shutil
@@ -45,7 +46,7 @@ def cnn_runs(data, tmp_path_factory) -> tuple[Path, Path, Path]:
     folder = tmp_path_factory.mktemp("cnn")
     options = {"weak_fraction": 0.5, "num_workers": 1, "validate_every": 3, "checkpoint_every": 3}
     model = {"dropout": 0.0, "class_loss_weight": 0.5}
-    config = write_config(folder, data, model=model, steps=6, batch_size=8, seed=1, **options)
+    config = write_config(folder, data, model=model, steps=6, batch_size=8, seed=3, **options)
     one, two = folder / "one", folder / "two"
     train_main(["--config", str(config), "--output_dir", str(one)])
     done = launch_two(config, "--output_dir", str(two))
