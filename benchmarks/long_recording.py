@@ -53,28 +53,30 @@ def write(path: Path, hours: float, planned: list[tuple[float, Path, bool]], see
             file.write(samples.clip(-0.999, 0.999))
 
 
-def detect(model: str, path: str, start_s: float, duration_s: float, settings: dict) -> None:
-    """In a process of its own: prints events, seconds and peak memory as JSON."""
+def detect(model: str, path: str, what: str, settings: dict) -> None:
+    """In a process of its own: prints events, seconds and peak memory as JSON.
+
+    `what`: "whole", "first" (the first six minutes) or "pieces" (all six-minute pieces, one after the other).
+    """
     import torch
 
     from modeling_easysed import SoundEventDetectionPipeline
 
     torch.set_num_threads(1)
     pipe = SoundEventDetectionPipeline.from_pretrained(model, device="cpu")
-    begin = time.perf_counter()
-    if duration_s == 0:
-        detection = pipe(path, **settings)
-    else:
-        samples, rate = soundfile.read(
-            path, start=int(start_s * RATE), frames=int(duration_s * RATE), dtype="float32", always_2d=False
-        )
-        detection = pipe({"array": samples, "sampling_rate": rate}, **settings)
+    total_s = soundfile.info(path).duration
+    starts = {"whole": [0.0], "first": [0.0], "pieces": np.arange(0, total_s, PIECE_S).tolist()}[what]
+    events, begin = [], time.perf_counter()
+    for start_s in starts:
+        source = path
+        if what != "whole":
+            samples, rate = soundfile.read(path, int(PIECE_S * RATE), int(start_s * RATE), dtype="float32")
+            source = {"array": samples, "sampling_rate": rate}
+        found = pipe(source, **settings).events
+        events += [[event.label, event.onset + start_s, event.offset + start_s, event.decision] for event in found]
     seconds = time.perf_counter() - begin
-    events = [
-        [event.label, event.onset + start_s, event.offset + start_s, event.decision] for event in detection.events
-    ]
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"events": events, "seconds": seconds, "peak_mb": peak_mb, "duration_s": detection.duration}))
+    print(json.dumps({"events": events, "seconds": seconds, "peak_mb": peak_mb, "duration_s": total_s}))
 
 
 def run(arguments: list[str]) -> dict:
@@ -117,11 +119,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--settings", type=json.loads, default={"exit": 4}, help="of the pipeline, JSON")
     parser.add_argument("--out", type=Path, help="results, JSON")
-    parser.add_argument("--detect", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--detect", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.detect is not None:
-        path, start_s, duration_s = arguments.detect
-        detect(arguments.model, path, float(start_s), float(duration_s), arguments.settings)
+        detect(arguments.model, *arguments.detect, arguments.settings)
         return 0
     from modeling_easysed import EasySEDConfig
     from modeling_easysed.bundled import resolve_checkpoint
@@ -134,10 +135,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "long.wav"))
         write(Path(path), arguments.hours, planned, arguments.seed)
-        short = run([*common, path, "0", str(PIECE_S)])
-        whole = run([*common, path, "0", "0"])
-        starts = np.arange(0, arguments.hours * 3600, PIECE_S)
-        events = [event for start in starts for event in run([*common, path, str(start), str(PIECE_S)])["events"]]
+        short, whole, pieces = (run([*common, path, what]) for what in ("first", "whole", "pieces"))
     result = {
         "model": arguments.model,
         "settings": arguments.settings,
@@ -147,7 +145,7 @@ def main() -> int:
         "peak_mb_whole": round(whole["peak_mb"], 1),
         "seconds_whole": round(whole["seconds"], 1),
         "times_real_time": round(whole["duration_s"] / whole["seconds"], 1),
-        "events": compare(whole["events"], events),
+        "events": compare(whole["events"], pieces["events"]),
         "on_window_borders": reported_on_borders(whole["events"], planned),
     }
     print(json.dumps(result, indent=1))
