@@ -243,7 +243,8 @@ def announced_duration(source: Any) -> float | None:
     """Seconds that a path, bytes or an array says it has; None where it cannot be said without reading it."""
     try:
         if _is_array(source):
-            shape = np.shape(source["array"])
+            array = source["array"]
+            shape = tuple(array.shape) if hasattr(array, "shape") else np.shape(array)
             return max(shape) / float(source["sampling_rate"]) if 1 <= len(shape) <= 2 else None
         if isinstance(source, bytes | str | Path):
             with opened(source) as file, open_sound(file, file.read(16), None) as (blocks, rate):

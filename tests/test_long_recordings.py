@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
+import torch
 from test_pipeline import RATE, as_source, loudness_window, make_pipe
 from test_stream import bursts
 
@@ -126,6 +127,11 @@ def test_parts_are_measured_one_by_one():
 )
 def test_what_has_no_duration_is_left_to_the_reader(source):
     assert announced_duration(source) is None
+
+
+def test_tensors_and_lists_have_a_duration():
+    for array in (torch.zeros(2, 16000, requires_grad=True), [0.0] * 16000):
+        assert announced_duration({"array": array, "sampling_rate": 8000}) == 2.0
 
 
 def test_blocks_are_the_recording(tmp_path, samples):
