@@ -96,6 +96,13 @@ def test_without_any_other_reason_the_evidence_is_weak(decision):
     assert not any("weak" in one for one in reasons(make_evidence(overlap=0.9), decision=decision))
 
 
+def test_the_two_numbers_of_weak_evidence_are_told_apart():
+    sentence = "weak evidence: confidence 0.42, 0.80 is needed to be accepted"
+    for needed, confidence, wanted in ((0.4241, "0.420", "0.424"), (0.42003, "0.42000", "0.42003")):
+        expected = sentence.replace("0.42", confidence, 1).replace("0.80", wanted)
+        assert reasons(decision="review", needed=needed) == [expected]
+
+
 @pytest.mark.parametrize("decision", ["review", "reject"])
 def test_a_class_that_is_never_accepted_says_so_without_a_number(decision):
     expected = ["weak evidence: confidence 0.42, its class is accepted at no confidence"]
