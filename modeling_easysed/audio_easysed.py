@@ -367,12 +367,23 @@ def _resample(mono: np.ndarray, rate: int, sampling_rate: int) -> np.ndarray:
     """(samples,) at another rate, at least one sample."""
     if rate == sampling_rate:
         return mono
+    samples = _soxr(rate, sampling_rate).resample(mono, rate, sampling_rate)
+    return samples if len(samples) > 0 else np.zeros(1, np.float32)
+
+
+def resampler_of_blocks(rate: int, sampling_rate: int) -> Any:
+    """Resamples mono blocks as if they were one (soxr's `resample_chunk`); None where nothing is to be done."""
+    if rate == sampling_rate:
+        return None
+    return _soxr(rate, sampling_rate).ResampleStream(rate, sampling_rate, 1, dtype="float32")
+
+
+def _soxr(rate: int, sampling_rate: int) -> Any:
     try:
         import soxr
     except ImportError as error:
         raise ImportError(f"resampling {rate} to {sampling_rate} Hz needs soxr: pip install soxr") from error
-    samples = soxr.resample(mono, rate, sampling_rate)
-    return samples if len(samples) > 0 else np.zeros(1, np.float32)
+    return soxr
 
 
 def plausible_rate(rate: Any, name: str | None) -> int:
@@ -415,4 +426,5 @@ __all__ = [
     "open_sound",
     "plausible_rate",
     "read_audio",
+    "resampler_of_blocks",
 ]

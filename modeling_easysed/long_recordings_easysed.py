@@ -19,6 +19,7 @@ from .audio_easysed import (
     checked_warnings,
     open_sound,
     plausible_rate,
+    resampler_of_blocks,
 )
 from .evidence_easysed import Evidence
 from .finder_easysed import EventFinder
@@ -83,7 +84,7 @@ class AudioBlocks:
     def _measured(
         self, blocks: Iterator[np.ndarray], meter: Meter, rate: int, channels: int, name: str | None
     ) -> Iterator[np.ndarray]:
-        resampler, parts, span = _resampler(rate, self.sampling_rate), PartMeasures(self.sampling_rate), Span()
+        resampler, parts, span = resampler_of_blocks(rate, self.sampling_rate), PartMeasures(self.sampling_rate), Span()
         for block in blocks:
             checked_warnings(meter, 1.0, rate, channels, name, self.sampling_rate)  # NaN ends it here
             span.add(block)
@@ -261,16 +262,6 @@ def opened(source: bytes | str | Path) -> BinaryIO:
 
 def _is_array(source: Any) -> bool:
     return isinstance(source, Mapping) and source.get("array") is not None and "sampling_rate" in source
-
-
-def _resampler(rate: int, wanted: int) -> Any:
-    if rate == wanted:
-        return None
-    try:
-        import soxr
-    except ImportError as error:
-        raise ImportError(f"resampling {rate} to {wanted} Hz needs soxr: pip install soxr") from error
-    return soxr.ResampleStream(rate, wanted, 1, dtype="float32")
 
 
 def clock(seconds: float) -> str:

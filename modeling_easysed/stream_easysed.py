@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .audio_easysed import AudioError, as_float, plausible_rate
+from .audio_easysed import AudioError, as_float, plausible_rate, resampler_of_blocks
 from .decisions_easysed import Goal
 from .detection_easysed import Event
 from .finder_easysed import EventFinder
@@ -72,7 +72,7 @@ class EventStream:
         sampling = Sampling(uncertainty, passes, seed)
         self.sampling_rate = plausible_rate(sampling_rate, "the stream")
         self._rate = pipe.feature_extractor.sampling_rate
-        self._resampler = _resampler(self.sampling_rate, self._rate)
+        self._resampler = resampler_of_blocks(self.sampling_rate, self._rate)
         self._judge = pipe.judge(exit, sampling, shifts, Goal(**goals))
         self.receipt = {**pipe.receipt(exit, sampling, shifts, Goal(**goals)), "window_s": window_s}
         self.warnings = list(self._judge.warnings)
@@ -183,17 +183,6 @@ def _latency_s(pipe: SoundEventDetectionPipeline, sizes: tuple[int, int], silenc
     )
     frames = window - 2 * context + context + made_ahead
     return silence_s + frames * extractor.hop_length_samples / extractor.sampling_rate
-
-
-def _resampler(rate: int, wanted: int) -> Any:
-    """Resamples blocks as if they were one, or None where nothing is to be done."""
-    if rate == wanted:
-        return None
-    try:
-        import soxr
-    except ImportError as error:
-        raise ImportError(f"resampling {rate} to {wanted} Hz needs soxr: pip install soxr") from error
-    return soxr.ResampleStream(rate, wanted, 1, dtype="float32")
 
 
 def _as_mono(samples: Any, at_s: float) -> np.ndarray:

@@ -18,12 +18,10 @@ def blocks_of(samples: np.ndarray, seed: int, longest_s: float = 2.0) -> list[np
     return np.split(samples, cuts[cuts < len(samples)])
 
 
-@pytest.mark.parametrize("duration_s", [0.004, 0.3, 5.0])
+@pytest.mark.parametrize("duration_s", [0.005, 0.3, 5.0])
 @pytest.mark.parametrize("skip", [0, 70])
 def test_frames_of_blocks_are_those_of_the_whole(duration_s, skip):
     samples = make_audio(duration_s, seed=3)
-    if skip >= len(samples):
-        pytest.skip("nothing left")
     line = FeatureLine(EXTRACTOR, skip)
     for block in blocks_of(samples, 1, 0.2):
         line.push(block)

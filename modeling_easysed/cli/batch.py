@@ -257,78 +257,100 @@ def finished(in_flight: dict[concurrent.futures.Future, Task]) -> Iterator[tuple
 # ---- the run ---------------------------------------------------------------------------------------------------------
 
 
-def run_batch(
-    args: argparse.Namespace, pipe: Any, settings: dict[str, Any], inputs: list[Input], say: Callable[[str], None]
-) -> tuple[Totals, list[str]]:
-    """Detects everything that is not done; returns what was done and one line for every failure.
+class Run:
+    """One run over a folder: what is not done is done, accounted for and told.
+
+    Args:
+        args: of the command, with `out`, `plot`, `format`, `workers` and `debug`.
+        inputs: recordings.
+        settings: of the pipeline; settings_key: see `settings_id`.
+        say: tells a person one line.
 
     Raises:
         CommandError: when the folder cannot be written to.
     """
-    from modeling_easysed.detection_easysed import NO_CALIBRATION
 
-    folder = Path(args.out).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_parts(folder)
-        manifest = Manifest(folder)
-        manifest.path.open("a", encoding="utf-8").close()
-    except OSError as error:
-        raise CommandError(f"--out {args.out} cannot be written: {error.strerror}") from error
-    plots = None if args.plot is None else Path(args.plot).expanduser()
-    tasks = plan(inputs, folder, args.format, plots)
-    settings_key = settings_id(pipe.receipt_of(**settings), args.format, plots is not None)
-    totals, failures, contents, said = Totals(), [], {}, set()
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        inputs: Sequence[Input],
+        settings: dict[str, Any],
+        settings_key: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self.args, self.settings, self.settings_key, self.say = args, settings, settings_key, say
+        self.folder = Path(args.out).expanduser()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_parts(self.folder)
+            self.manifest = Manifest(self.folder)
+            self.manifest.path.open("a", encoding="utf-8").close()
+        except OSError as error:
+            raise CommandError(f"--out {args.out} cannot be written: {error.strerror}") from error
+        plots = None if args.plot is None else Path(args.plot).expanduser()
+        self.tasks = plan(inputs, self.folder, args.format, plots)
+        self.totals, self.failures = Totals(), []
+        self.contents: dict[Path, str] = {}
+        self.said: set[str] = set()
 
-    def fail(task: Task, message: str) -> None:
-        line = message if str(task.path) in message else f"{task.path}: {message}"
-        failures.append(line)
-        bar.clear()
-        say(f"error: {line}")
+    def drive(self, pipe: Any) -> None:
+        """Does everything; `pipe` works here where there is one worker."""
+        begin = time.perf_counter()
+        with progress_bar(len(self.tasks)) as self.bar:
+            if self.args.workers == 1:
+                results = results_here(pipe, self.settings, self._todo(), self.args.debug)
+            else:
+                results = results_of_workers(self.args, self._todo())
+            for task, result in results:
+                self.bar.update(1)
+                if "error" in result:
+                    self._fail(task, result["error"])
+                    continue
+                self._account(task, result)
+                minutes = (time.perf_counter() - begin) / 60
+                speed = f"{self.totals.audio_s / 3600 / minutes:.2f} h of audio a minute"
+                self.bar.set_description_str(speed, refresh=False)
+        self.manifest.tidy()
 
-    def warn(task: Task, warning: str) -> None:
-        text = warning if warning == NO_CALIBRATION else f"{task.path}: {warning}"
-        if text not in said:  # what is the same for all recordings is said once
-            said.add(text)
-            bar.clear()
-            say(f"warning: {text}")
-
-    def todo() -> Iterator[Task]:
-        for task in tasks:
+    def _todo(self) -> Iterator[Task]:
+        """What is not done yet."""
+        for task in self.tasks:
             try:
-                contents[task.path] = content_id(task.path)
+                self.contents[task.path] = content_id(task.path)
             except OSError as error:
-                fail(task, f"{task.path} cannot be read: {error.strerror}")
-                bar.update(1)
+                self._fail(task, f"{task.path} cannot be read: {error.strerror}")
+                self.bar.update(1)
                 continue
-            if manifest.is_done(task, contents[task.path], settings_key):
-                totals.num_skipped += 1
-                bar.update(1)
+            if self.manifest.is_done(task, self.contents[task.path], self.settings_key):
+                self.totals.num_skipped += 1
+                self.bar.update(1)
                 continue
             yield task
 
-    begin = time.perf_counter()
-    with progress_bar(len(tasks)) as bar:
-        if args.workers == 1:
-            results = results_here(pipe, settings, todo(), args.debug)
-        else:
-            results = results_of_workers(args, todo())
-        for task, result in results:
-            bar.update(1)
-            if "error" in result:
-                fail(task, result["error"])
-                continue
-            for warning in result["warnings"]:
-                warn(task, warning)
-            entry = {"file": str(task.path), "content": contents[task.path], "settings": settings_key, **result}
-            names = {form: os.path.relpath(path, folder) for form, path in task.outputs.items()}
-            manifest.add({**entry, "outputs": names})
-            totals.num_done += 1
-            totals.audio_s += result["duration"]
-            minutes = (time.perf_counter() - begin) / 60
-            bar.set_description_str(f"{totals.audio_s / 3600 / minutes:.2f} h of audio a minute", refresh=False)
-    manifest.tidy()
-    return totals, failures
+    def _account(self, task: Task, result: dict[str, Any]) -> None:
+        for warning in result["warnings"]:
+            self._warn(task, warning)
+        outputs = {form: os.path.relpath(path, self.folder) for form, path in task.outputs.items()}
+        made_from = {"content": self.contents[task.path], "settings": self.settings_key}
+        self.manifest.add({"file": str(task.path), **made_from, **result, "outputs": outputs})
+        self.totals.num_done += 1
+        self.totals.audio_s += result["duration"]
+
+    def _fail(self, task: Task, message: str) -> None:
+        line = message if str(task.path) in message else f"{task.path}: {message}"
+        self.failures.append(line)
+        self.bar.clear()
+        self.say(f"error: {line}")
+
+    def _warn(self, task: Task, warning: str) -> None:
+        """What is the same for all recordings is said once."""
+        from modeling_easysed.detection_easysed import NO_CALIBRATION
+
+        text = warning if warning == NO_CALIBRATION else f"{task.path}: {warning}"
+        if text not in self.said:
+            self.said.add(text)
+            self.bar.clear()
+            self.say(f"warning: {text}")
 
 
 def summary(totals: Totals, failures: list[str], seconds: float) -> list[str]:
@@ -349,8 +371,10 @@ def main_batch(
         print(f"easysed detect: {message}", file=sys.stderr)
 
     begin = time.perf_counter()
-    totals, failed = run_batch(args, pipe, settings, inputs, say)
-    everything = failures + failed
+    settings_key = settings_id(pipe.receipt_of(**settings), args.format, args.plot is not None)
+    run = Run(args, inputs, settings, settings_key, say)
+    run.drive(pipe)
+    totals, everything = run.totals, failures + run.failures
     if len(inputs) + len(failures) > 1:
         for line in summary(totals, everything, time.perf_counter() - begin):
             say(line)
