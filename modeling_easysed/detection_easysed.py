@@ -11,6 +11,16 @@ import numpy as np
 
 TIME_DECIMALS = 6  # microseconds; onsets, offsets and the duration are rounded alike, so none passes the file's end
 UNCERTAINTY_PARTS = ("total", "aleatoric", "epistemic")
+JUDGED_FIELDS = (  # numbers of an event that calibration gives
+    "confidence",
+    "confidence_low",
+    "confidence_high",
+    "onset_low",
+    "onset_high",
+    "offset_low",
+    "offset_high",
+    "unfamiliarity",
+)
 NO_CALIBRATION = (
     "not calibrated: this checkpoint has no calibration, so confidence, intervals, decision and reasons are null; "
     "score is the model's own"

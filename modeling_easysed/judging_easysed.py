@@ -7,20 +7,9 @@ from .calibration_easysed import Calibration, Judgement
 from .configuration_easysed import EasySEDConfig
 from .decisions_easysed import Rule
 from .decoding_easysed import class_parameters
-from .detection_easysed import NO_CALIBRATION, Event
+from .detection_easysed import JUDGED_FIELDS, NO_CALIBRATION, Event
 from .evidence_easysed import Evidence
 from .reasons_easysed import reasons_for
-
-JUDGED_FIELDS = (
-    "confidence",
-    "confidence_low",
-    "confidence_high",
-    "onset_low",
-    "onset_high",
-    "offset_low",
-    "offset_high",
-    "unfamiliarity",
-)
 
 
 class Judge:

@@ -6,20 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from modeling_easysed.detection_easysed import TIME_DECIMALS, UNCERTAINTY_PARTS, Detection, Event
+from modeling_easysed.detection_easysed import JUDGED_FIELDS, TIME_DECIMALS, UNCERTAINTY_PARTS, Detection, Event
 
 DECISIONS = ("accept", "review", "reject")
-_NUMBERS = (
-    "score",
-    "confidence",
-    "confidence_low",
-    "confidence_high",
-    "onset_low",
-    "onset_high",
-    "offset_low",
-    "offset_high",
-    "unfamiliarity",
-)
+_NUMBERS = ("score", *JUDGED_FIELDS)
 
 
 def event_of(row: Mapping[str, Any], where: str) -> Event:
