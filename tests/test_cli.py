@@ -17,6 +17,7 @@ from modeling_easysed import EasySEDFeatureExtractor, bundled
 from modeling_easysed.cli import detect
 from modeling_easysed.cli.inputs import Input, collect, output_names
 from modeling_easysed.cli.main import main
+from modeling_easysed.cli.terminal import warning_line
 from modeling_easysed.detection_easysed import ROW_COLUMNS
 
 RATE = 16000
@@ -370,3 +371,9 @@ def test_real_recordings_from_the_shell(model, data_dir, capsys):
     out, err = capsys.readouterr()
     assert [one["sampling_rate"] for one in json.loads(out)] == [44100, 44100]
     assert "clipped: " in err
+
+
+def test_a_warning_names_its_recording_unless_it_is_about_the_model():
+    own, general = "clipped: 3 % of the samples lie flat", "min_precision=0.9 cannot be guaranteed"
+    assert warning_line(Path("a.wav"), own) == f"a.wav: {own}"
+    assert warning_line(Path("a.wav"), general) == general

@@ -23,7 +23,7 @@ from typing import Any
 from modeling_easysed.cli.errors import CommandError, one_line
 from modeling_easysed.cli.formats import SUFFIXES, is_binary, writer_of
 from modeling_easysed.cli.inputs import Input, output_names
-from modeling_easysed.cli.terminal import progress_bar, quiet_libraries
+from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, warning_line
 
 MANIFEST = "easysed-manifest.jsonl"
 PART = re.compile(r"\.[0-9a-f]{32}\.part")
@@ -344,9 +344,7 @@ class Run:
 
     def _warn(self, task: Task, warning: str) -> None:
         """What is the same for all recordings is said once."""
-        from modeling_easysed.detection_easysed import NO_CALIBRATION
-
-        text = warning if warning == NO_CALIBRATION else f"{task.path}: {warning}"
+        text = warning_line(task.path, warning)
         if text not in self.said:
             self.said.add(text)
             self.bar.clear()

@@ -18,7 +18,7 @@ from modeling_easysed.cli.batch import main_batch
 from modeling_easysed.cli.errors import CommandError, one_line
 from modeling_easysed.cli.formats import FORMATS, format_of, is_binary, write_to_stdout, writer_of
 from modeling_easysed.cli.inputs import Input, collect, output_names
-from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, status
+from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, status, warning_line
 
 if TYPE_CHECKING:
     from modeling_easysed.detection_easysed import Detection
@@ -223,8 +223,6 @@ class _Job:
 
     def detections(self) -> Iterator["Detection"]:
         """Detections of the inputs that could be done; all else goes to stderr."""
-        from modeling_easysed.detection_easysed import NO_CALIBRATION
-
         with progress_bar(len(self.inputs)) as bar:
             for number, one in enumerate(self.inputs):
                 bar.set_description_str(one.path.name, refresh=False)
@@ -233,7 +231,7 @@ class _Job:
                 if detection is None:
                     continue
                 for warning in detection.warnings:
-                    self._warn(warning if warning == NO_CALIBRATION else f"{one.path}: {warning}")
+                    self._warn(warning_line(one.path, warning))
                 self.num_done += 1
                 yield detection
 

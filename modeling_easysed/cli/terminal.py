@@ -4,6 +4,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -33,6 +34,13 @@ def progress_bar(num_files: int) -> Any:
         disable=not sys.stderr.isatty(),
         bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}",
     )
+
+
+def warning_line(path: Path, warning: str) -> str:
+    """A warning as it is told: with the recording it is about, or as it is where it is about the model or the goal."""
+    from modeling_easysed.reasons_easysed import INPUT_WORDS
+
+    return f"{path}: {warning}" if warning.startswith(INPUT_WORDS) else warning
 
 
 @contextlib.contextmanager
