@@ -125,13 +125,14 @@ def onnx_run(path: Path) -> Run:
 
 def executorch_run(path: Path) -> Run:
     """The ExecuTorch program in its Python runtime, as many threads as it takes."""
-    from executorch.runtime import Runtime
+    with quiet_native_code():  # which logs when it is imported and when its threads start
+        from executorch.runtime import Runtime
 
-    with quiet_native_code():
         method = Runtime.get().load_program(path).load_method("forward")
 
     def run(*inputs: np.ndarray) -> list[np.ndarray]:
-        outputs = method.execute([torch.from_numpy(np.array(value)) for value in inputs])
+        with quiet_native_code():
+            outputs = method.execute([torch.from_numpy(np.array(value)) for value in inputs])
         return [output.clone().numpy() for output in outputs]
 
     return run

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,11 +31,12 @@ def quiet_exporters() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_native_code() -> Iterator[None]:
-    """Keeps off the screen what libraries in C++ write to the process's stderr, past Python, inside the block."""
+    """Keeps off the screen what libraries in C++ write to the process's stderr inside the block."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):  # some of it comes back through Python's stream
+            yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
