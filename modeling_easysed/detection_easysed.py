@@ -106,6 +106,11 @@ class Detection:
             events.
         decision_rule: sentences on the goal, the thresholds and what is guaranteed.
         log_mel: (columns, mels), dB, a coarse picture of the recording for `plot`; None = no picture.
+        envelope: (columns, 2), lowest and highest sample of equal parts of the recording, full scale 1, mono at the
+            model's rate; None = no picture.
+        spread: (frames, classes), standard deviation of the probability over all passes (or exits, or the closed form)
+            and time shifts: how far the model's own answers lie apart. No calibrated interval. None where there is one
+            answer. In a long recording, where a frame stands for many, that of the frame with the largest probability.
     """
 
     events: list[Event]
@@ -120,6 +125,8 @@ class Detection:
     receipt: dict[str, Any] = field(default_factory=dict)
     decision_rule: list[str] = field(default_factory=list)
     log_mel: np.ndarray | None = field(default=None, repr=False)
+    envelope: np.ndarray | None = field(default=None, repr=False)
+    spread: np.ndarray | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         name = "" if self.file is None else f"{self.file!r}, "

@@ -159,23 +159,58 @@ class ColumnMaximum:
     """The largest of every `step` neighbouring rows, without keeping the rows."""
 
     def __init__(self, step: int) -> None:
-        self.step, self.columns, self.num_rows = step, [], 0
-        self._rest: np.ndarray | None = None
+        self.step, self.num_rows = step, 0
+        self._columns: list[list[np.ndarray]] = []
+        self._rest: list[np.ndarray] | None = None
 
-    def add(self, rows: np.ndarray, first: int) -> None:
-        """Rows (rows, values) from number `first` on; those that were seen before are left out."""
-        rows = rows[self.num_rows - first :]
-        self.num_rows += len(rows)
-        rows = rows if self._rest is None else np.concatenate([self._rest, rows])
-        whole = len(rows) // self.step * self.step
+    def add(self, rows: np.ndarray, first: int, beside: np.ndarray | None = None) -> None:
+        """Rows (rows, values) from number `first` on; those that were seen before are left out.
+
+        Of `beside`, of the same shape, the values are kept that stand where the largest of the rows stand.
+        """
+        new = [one[self.num_rows - first :] for one in ((rows,) if beside is None else (rows, beside))]
+        self.num_rows += len(new[0])
+        if self._rest is not None:
+            new = [np.concatenate(pair) for pair in zip(self._rest, new, strict=True)]
+        whole = len(new[0]) // self.step * self.step
         if whole > 0:
-            self.columns.append(np.maximum.reduceat(rows[:whole], np.arange(0, whole, self.step), axis=0))
-        self._rest = rows[whole:].copy()
+            self._columns.append(largest_of([one[:whole] for one in new], self.step))
+        self._rest = [one[whole:].copy() for one in new]
+
+    def results(self) -> list[np.ndarray]:
+        """(columns, values) of the rows, and of what stood beside them."""
+        rest = [] if self._rest is None or len(self._rest[0]) == 0 else [largest_of(self._rest, len(self._rest[0]))]
+        return [np.concatenate(parts) for parts in zip(*self._columns, *rest, strict=True)]
 
     def result(self) -> np.ndarray:
-        """(columns, values)."""
-        last = [] if self._rest is None or len(self._rest) == 0 else [self._rest.max(axis=0, keepdims=True)]
-        return np.concatenate(self.columns + last)
+        """(columns, values) of the rows."""
+        return self.results()[0]
+
+
+def largest_of(arrays: list[np.ndarray], step: int) -> list[np.ndarray]:
+    """Of arrays (columns x step, values) the values where the first is largest in every column, (columns, values)."""
+    shaped = [one.reshape(-1, step, one.shape[1]) for one in arrays]
+    places = shaped[0].argmax(axis=1)[:, None]
+    # (columns, 1, values)
+    return [np.take_along_axis(one, places, axis=1)[:, 0] for one in shaped]
+
+
+def envelope_of(lines: ColumnMaximum) -> np.ndarray:
+    """(columns, 2), the lowest and the highest sample, of a `ColumnMaximum` that was given `mirrored` samples."""
+    return lines.result() * np.array([-1.0, 1.0], np.float32)
+
+
+def mirrored(samples: np.ndarray) -> np.ndarray:
+    """(samples,) as rows (samples, 2) of -x and x, whose maxima are those of both sides."""
+    return np.stack([-samples, samples], axis=1)
+
+
+def sample_envelope(samples: np.ndarray) -> np.ndarray:
+    """Lowest and highest of neighbouring samples, (columns, 2), of a recording (samples,) that is there as a whole."""
+    lines = ColumnMaximum(max(1, -(-len(samples) // PICTURE_COLUMNS)))
+    for start in range(0, len(samples), ARRAY_BLOCK_SAMPLES):
+        lines.add(mirrored(samples[start : start + ARRAY_BLOCK_SAMPLES]), start)
+    return envelope_of(lines)
 
 
 @dataclass
@@ -187,6 +222,8 @@ class Overview:
         clip: duration, rate, warnings.
         times: (columns,) seconds, their middles; probabilities, total: (columns, classes), the largest inside.
         log_mel: (columns, mels), normalised.
+        envelope: (columns, 2), lowest and highest sample.
+        spread: (columns, classes), of the probability that is the largest; None where there is one sample of it.
     """
 
     found: list[Evidence]
@@ -195,6 +232,8 @@ class Overview:
     probabilities: np.ndarray
     total: np.ndarray
     log_mel: np.ndarray
+    envelope: np.ndarray
+    spread: np.ndarray | None
 
 
 def listen_long(
@@ -209,21 +248,23 @@ def listen_long(
     num_frames = max(1, int(blocks.announced_s * rate / hop))
     per_frame = listener.stride if len(listener.starts) == 1 else 1  # log-mel frames of one point
     step = -(-(num_frames // per_frame) // MAX_COLUMNS)
-    lines = [ColumnMaximum(max(1, step)) for _ in range(2)]
+    line, total = (ColumnMaximum(max(1, step)) for _ in range(2))
     picture = ColumnMaximum(-(-num_frames // PICTURE_COLUMNS))
+    envelope = ColumnMaximum(-(-num_frames * hop // PICTURE_COLUMNS))
     total_windows = -(-num_frames // (listener.window - 2 * listener.context))
     found, num_done = [], 0
 
     def look(duration_s: float | None) -> None:
         found.extend(finder.update(heard, duration_s))
-        for line, values in zip(lines, (heard.line.probabilities, heard.line.total), strict=True):
-            line.add(values.numpy(), heard.first_point)
+        line.add(heard.line.probabilities.numpy(), heard.first_point, heard.line.spread.numpy())
+        total.add(heard.line.total.numpy(), heard.first_point)
         picture.add(heard.recording.log_mel.numpy(), heard.first * listener.stride)
         heard.forget(finder.needed_from(heard))
 
     for block in blocks:
         size = round(PUSHED_S * rate)
         for start in range(0, len(block), size):
+            envelope.add(mirrored(block[start : start + size]), envelope.num_rows)
             num_new = listener.push(block[start : start + size])
             if num_new > 0:
                 look(None)
@@ -234,10 +275,19 @@ def listen_long(
     look(blocks.clip.duration)
     if progress is not None:
         progress(total_windows, total_windows)
-    probabilities, total = (line.result() for line in lines)
-    point_s, width = hop * per_frame / rate, lines[0].step
+    probabilities, spread = line.results()
+    point_s, width = hop * per_frame / rate, line.step
     times = np.minimum((np.arange(len(probabilities)) * width + (width - 1) / 2) * point_s, blocks.clip.duration)
-    return Overview(sorted(found, key=lambda one: one.box), blocks.clip, times, probabilities, total, picture.result())
+    return Overview(
+        found=sorted(found, key=lambda one: one.box),
+        clip=blocks.clip,
+        times=times,
+        probabilities=probabilities,
+        total=total.result(),
+        log_mel=picture.result(),
+        envelope=envelope_of(envelope),
+        spread=spread if heard.recording.num_answers > 1 else None,
+    )
 
 
 def announced_duration(source: Any) -> float | None:
@@ -270,4 +320,4 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-__all__ = ["AudioBlocks", "LONG_S", "Overview", "announced_duration", "listen_long"]
+__all__ = ["AudioBlocks", "LONG_S", "Overview", "announced_duration", "listen_long", "sample_envelope"]

@@ -27,7 +27,7 @@ from .finder_easysed import EventFinder
 from .input_easysed import all_warnings
 from .judging_easysed import Judge
 from .listening_easysed import Listener
-from .long_recordings_easysed import AudioBlocks, Overview, announced_duration, listen_long
+from .long_recordings_easysed import AudioBlocks, Overview, announced_duration, listen_long, sample_envelope
 from .modeling_easysed import EasySEDForSoundEventDetection
 from .monte_carlo_easysed import check_closed_form
 from .receipt_easysed import decoding_id, model_identity, package_version
@@ -252,6 +252,8 @@ class SoundEventDetectionPipeline(Pipeline):
             receipt=self.receipt(exit, sampling, shifts, goal),
             decision_rule=judge.sentences,
             log_mel=self._picture(seen.log_mel),
+            envelope=seen.envelope,
+            spread=seen.spread,
         )
 
     def _overview(
@@ -273,6 +275,8 @@ class SoundEventDetectionPipeline(Pipeline):
             probabilities=line.probabilities.numpy(),
             total=line.total.numpy(),
             log_mel=recording.log_mel.numpy(),
+            envelope=sample_envelope(clip.samples),
+            spread=line.spread.numpy() if recording.num_answers > 1 else None,
         )
 
     # ---- what streams and long recordings need as well ---------------------------------------------------------------
