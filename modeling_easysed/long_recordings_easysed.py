@@ -21,6 +21,7 @@ from .audio_easysed import (
     plausible_rate,
     resampler_of_blocks,
 )
+from .columns_easysed import ColumnMaximum, Envelope
 from .evidence_easysed import Evidence
 from .finder_easysed import EventFinder
 from .input_easysed import input_warnings, key_word, measure_input
@@ -155,64 +156,6 @@ class PartMeasures:
         return sentences
 
 
-class ColumnMaximum:
-    """The largest of every `step` neighbouring rows, without keeping the rows."""
-
-    def __init__(self, step: int) -> None:
-        self.step, self.num_rows = step, 0
-        self._columns: list[list[np.ndarray]] = []
-        self._rest: list[np.ndarray] | None = None
-
-    def add(self, rows: np.ndarray, first: int, beside: np.ndarray | None = None) -> None:
-        """Rows (rows, values) from number `first` on; those that were seen before are left out.
-
-        Of `beside`, of the same shape, the values are kept that stand where the largest of the rows stand.
-        """
-        new = [one[self.num_rows - first :] for one in ((rows,) if beside is None else (rows, beside))]
-        self.num_rows += len(new[0])
-        if self._rest is not None:
-            new = [np.concatenate(pair) for pair in zip(self._rest, new, strict=True)]
-        whole = len(new[0]) // self.step * self.step
-        if whole > 0:
-            self._columns.append(largest_of([one[:whole] for one in new], self.step))
-        self._rest = [one[whole:].copy() for one in new]
-
-    def results(self) -> list[np.ndarray]:
-        """(columns, values) of the rows, and of what stood beside them."""
-        rest = [] if self._rest is None or len(self._rest[0]) == 0 else [largest_of(self._rest, len(self._rest[0]))]
-        return [np.concatenate(parts) for parts in zip(*self._columns, *rest, strict=True)]
-
-    def result(self) -> np.ndarray:
-        """(columns, values) of the rows."""
-        return self.results()[0]
-
-
-def largest_of(arrays: list[np.ndarray], step: int) -> list[np.ndarray]:
-    """Of arrays (columns x step, values) the values where the first is largest in every column, (columns, values)."""
-    shaped = [one.reshape(-1, step, one.shape[1]) for one in arrays]
-    places = shaped[0].argmax(axis=1)[:, None]
-    # (columns, 1, values)
-    return [np.take_along_axis(one, places, axis=1)[:, 0] for one in shaped]
-
-
-def envelope_of(lines: ColumnMaximum) -> np.ndarray:
-    """(columns, 2), the lowest and the highest sample, of a `ColumnMaximum` that was given `mirrored` samples."""
-    return lines.result() * np.array([-1.0, 1.0], np.float32)
-
-
-def mirrored(samples: np.ndarray) -> np.ndarray:
-    """(samples,) as rows (samples, 2) of -x and x, whose maxima are those of both sides."""
-    return np.stack([-samples, samples], axis=1)
-
-
-def sample_envelope(samples: np.ndarray) -> np.ndarray:
-    """Lowest and highest of neighbouring samples, (columns, 2), of a recording (samples,) that is there as a whole."""
-    lines = ColumnMaximum(max(1, -(-len(samples) // PICTURE_COLUMNS)))
-    for start in range(0, len(samples), ARRAY_BLOCK_SAMPLES):
-        lines.add(mirrored(samples[start : start + ARRAY_BLOCK_SAMPLES]), start)
-    return envelope_of(lines)
-
-
 @dataclass
 class Overview:
     """What is kept of a long recording.
@@ -250,7 +193,7 @@ def listen_long(
     step = -(-(num_frames // per_frame) // MAX_COLUMNS)
     line, total = (ColumnMaximum(max(1, step)) for _ in range(2))
     picture = ColumnMaximum(-(-num_frames // PICTURE_COLUMNS))
-    envelope = ColumnMaximum(-(-num_frames * hop // PICTURE_COLUMNS))
+    envelope = Envelope(num_frames * hop)
     total_windows = -(-num_frames // (listener.window - 2 * listener.context))
     found, num_done = [], 0
 
@@ -264,7 +207,7 @@ def listen_long(
     for block in blocks:
         size = round(PUSHED_S * rate)
         for start in range(0, len(block), size):
-            envelope.add(mirrored(block[start : start + size]), envelope.num_rows)
+            envelope.add(block[start : start + size])
             num_new = listener.push(block[start : start + size])
             if num_new > 0:
                 look(None)
@@ -285,7 +228,7 @@ def listen_long(
         probabilities=probabilities,
         total=total.result(),
         log_mel=picture.result(),
-        envelope=envelope_of(envelope),
+        envelope=envelope.result(),
         spread=spread if heard.recording.num_answers > 1 else None,
     )
 
@@ -320,4 +263,4 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-__all__ = ["AudioBlocks", "LONG_S", "Overview", "announced_duration", "listen_long", "sample_envelope"]
+__all__ = ["AudioBlocks", "LONG_S", "Overview", "announced_duration", "listen_long"]

@@ -199,10 +199,8 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
     return FrameLine(probabilities, total, torch.minimum(aleatoric, total), spread)
 
 
-def _means_over_samples(
-    logits: torch.Tensor, weights: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Weighted mean probability, entropy and standard deviation (frames, classes) of logits (samples, frames, classes)."""
+def _means_over_samples(logits: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weighted mean, entropy and deviation of probabilities (frames, classes) of logits (samples, frames, classes)."""
     columns, probabilities = weights[:, None, None], torch.sigmoid(logits)
     mean = (probabilities * columns).sum(0)
     spread = probabilities.sub_(mean).square_().mul_(columns).sum(0).sqrt_()

@@ -9,7 +9,8 @@ from test_stream import bursts
 
 from modeling_easysed import long_recordings_easysed
 from modeling_easysed.audio_easysed import AudioError
-from modeling_easysed.long_recordings_easysed import AudioBlocks, ColumnMaximum, PartMeasures, announced_duration, clock
+from modeling_easysed.columns_easysed import ColumnMaximum
+from modeling_easysed.long_recordings_easysed import AudioBlocks, PartMeasures, announced_duration, clock
 
 SPANS = [(1.0, 1.4), (3.0, 7.5), (9.9, 10.3), (12.0, 12.2), (20.0, 31.0), (44.4, 45.0)]
 DURATION_S = 47.3
