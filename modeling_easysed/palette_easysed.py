@@ -121,6 +121,22 @@ def theme_named(name: str) -> Theme:
     return THEMES[name]
 
 
+def css_variables() -> str:
+    """The colours as CSS custom properties (--ink, --accept-fill, ...), those of the system's light or dark mode."""
+    light, dark = ("".join(f"--{name}:{value};" for name, value in _flat(theme)) for theme in (LIGHT, DARK))
+    return f":root{{color-scheme:light dark;{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
+
+
+def _flat(theme: Theme) -> list[tuple[str, str]]:
+    names = ("background", "surface", "ink", "muted", "line", "wave", "curve", "band", "focus")
+    colours = [(name, getattr(theme, name)) for name in names]
+    for decision, own in theme.decisions.items():
+        name = "unjudged" if decision is None else decision
+        fill = "transparent" if own.fill is None else own.fill
+        colours += [(f"{name}-fill", fill), (f"{name}-edge", own.edge), (f"{name}-ink", own.ink)]
+    return colours
+
+
 def tidy_label(label: str) -> str:
     """A class name as people read it."""
     return label.replace("_", " ")
@@ -159,6 +175,7 @@ __all__ = [
     "Decision",
     "DecisionColours",
     "Theme",
+    "css_variables",
     "duration_text",
     "theme_named",
     "tidy_label",

@@ -199,7 +199,7 @@ def _draw_curve(
 
 
 def _draw_events(axes: Any, lane: int, events: Sequence["Event"], colours: Theme) -> None:
-    """Bars, what is written on them, and the whiskers; what is too narrow for a bar is a line as high as its decision."""
+    """Bars, what is written on them, and whiskers; what is too narrow for a bar is a line as high as its decision."""
     duration, height = axes.get_xlim()[1], BAR_BOTTOM - BAR_TOP
     for decision, look in DECISIONS.items():
         own, bottom = colours.decisions[decision], lane + BAR_BOTTOM
@@ -222,8 +222,8 @@ def _is_narrow(event: "Event", duration: float) -> bool:
 
 
 def _draw_whiskers(axes: Any, place: float, intervals: list[tuple[float | None, float | None]], colours: Theme) -> None:
-    """Those of onsets above those of offsets, because they may overlap; less than two pixels would be a blot."""
-    shortest = 2 / DPI / WIDTH_INCHES * axes.get_xlim()[1]
+    """Those of onsets above those of offsets, because they may overlap; less than ten pixels would be a blot."""
+    shortest = 10 / DPI / WIDTH_INCHES * axes.get_xlim()[1]
     wide = [one for one in intervals if one[0] is not None and one[1] - one[0] > shortest]
     if wide:
         axes.hlines([place] * len(wide), *zip(*wide, strict=True), color=colours.ink, linewidth=0.9)
@@ -265,7 +265,7 @@ def _explain(figure: Any, axes: Any, detection: "Detection", num_hidden: int | N
     if has_lanes and detection.spread is not None:
         handles.append(Patch(color=colours.band, label="its spread (±1.64 sd)"))
     is_dense = any(_is_narrow(event, detection.duration) for event in detection.events)
-    heights = {"accept": " (short ones: tall)", "review": " (middle)", "reject": " (low)"}
+    heights = {"accept": " (narrow: tall)", "review": " (narrow: middle)", "reject": " (narrow: low)"}
     for decision, look in DECISIONS.items():
         count = sum(event.decision == decision for event in detection.events)
         if count > 0:

@@ -23,6 +23,7 @@ from typing import Any
 from modeling_easysed.cli.errors import CommandError, one_line
 from modeling_easysed.cli.formats import SUFFIXES, is_binary, writer_of
 from modeling_easysed.cli.inputs import Input, output_names
+from modeling_easysed.cli.report import PARTS, write_report
 from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, warning_line
 
 MANIFEST = "easysed-manifest.jsonl"
@@ -33,7 +34,7 @@ IN_FLIGHT = 2  # recordings handed to every worker at most
 
 @dataclass(frozen=True)
 class Task:
-    """One recording: where it lies, and {format or "plot": its file}."""
+    """One recording: where it lies, and {format, "plot" or "report": its file}."""
 
     path: Path
     outputs: dict[str, Path]
@@ -70,7 +71,7 @@ class Manifest:
         """Whether the files of a recording stand there, made from this content under these settings."""
         entry = self.entries.get(str(task.path))
         known = entry is not None and (entry["content"], entry["settings"]) == (content, settings)
-        return known and all(path.is_file() for path in task.outputs.values())
+        return known and all(name in entry["outputs"] and path.is_file() for name, path in task.outputs.items())
 
     def add(self, entry: dict[str, Any]) -> None:
         """Adds an entry, safe on disk when this returns."""
@@ -104,16 +105,21 @@ def settings_id(receipt: dict[str, Any], formats: Sequence[str], has_plots: bool
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
-def plan(inputs: Sequence[Input], folder: Path, formats: Sequence[str], plots: Path | None) -> list[Task]:
+def plan(
+    inputs: Sequence[Input], folder: Path, formats: Sequence[str], plots: Path | None, has_report: bool = False
+) -> list[Task]:
     """Where everything goes; `plots` is a folder, or the picture of the only recording."""
     names = {one: output_names(inputs, SUFFIXES[one]) for one in formats}
     is_picture = plots is not None and plots.suffix != "" and not plots.is_dir()
     pictures = {} if plots is None else output_names(inputs, ".png")
+    parts = output_names(inputs, ".html") if has_report else {}
     tasks = []
     for one in inputs:
         outputs = {form: folder / names[form][one.path] for form in formats}
         if plots is not None:
             outputs["plot"] = plots if is_picture else plots / pictures[one.path]
+        if has_report:
+            outputs["report"] = folder / PARTS / parts[one.path]
         tasks.append(Task(one.path, outputs))
     return tasks
 
@@ -140,9 +146,13 @@ def process(pipe: Any, settings: dict[str, Any], task: Task) -> dict[str, Any]:
     for form, path in task.outputs.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, binary=form == "plot" or is_binary(form)) as stream:
+            with replacing(path, binary=form in ("plot", "report") or is_binary(form)) as stream:
                 if form == "plot":
                     detection.plot().savefig(stream, format=path.suffix[1:])
+                elif form == "report":
+                    from modeling_easysed.cli.report_part import write_part
+
+                    write_part(stream, detection, task.path)
                 else:
                     writer_of(form)([detection], stream, False)
         except OSError as error:
@@ -261,7 +271,7 @@ class Run:
     """One run over a folder: what is not done is done, accounted for and told.
 
     Args:
-        args: of the command, with `out`, `plot`, `format`, `workers` and `debug`.
+        args: of the command, with `out`, `plot`, `report`, `format`, `workers` and `debug`.
         inputs: recordings.
         settings: of the pipeline; settings_key: see `settings_id`.
         say: tells a person one line.
@@ -288,8 +298,9 @@ class Run:
         except OSError as error:
             raise CommandError(f"--out {args.out} cannot be written: {error.strerror}") from error
         plots = None if args.plot is None else Path(args.plot).expanduser()
-        self.tasks = plan(inputs, self.folder, args.format, plots)
+        self.tasks = plan(inputs, self.folder, args.format, plots, args.report is not None)
         self.totals, self.failures = Totals(), []
+        self.failed: set[Path] = set()
         self.contents: dict[Path, str] = {}
         self.said: set[str] = set()
 
@@ -339,6 +350,7 @@ class Run:
     def _fail(self, task: Task, message: str) -> None:
         line = message if str(task.path) in message else f"{task.path}: {message}"
         self.failures.append(line)
+        self.failed.add(task.path)
         self.bar.clear()
         self.say(f"error: {line}")
 
@@ -373,6 +385,9 @@ def main_batch(
     run = Run(args, inputs, settings, settings_key, say)
     run.drive(pipe)
     totals, everything = run.totals, failures + run.failures
+    if args.report is not None:
+        parts = [task.outputs["report"] for task in run.tasks if task.path not in run.failed]
+        write_report(Path(args.report).expanduser(), parts, pipe.receipt_of(**settings), everything)
     if len(inputs) + len(failures) > 1:
         for line in summary(totals, everything, time.perf_counter() - begin):
             say(line)
