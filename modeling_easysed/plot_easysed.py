@@ -223,12 +223,16 @@ def _is_narrow(event: "Event", duration: float) -> bool:
 
 def _draw_whiskers(axes: Any, place: float, intervals: list[tuple[float | None, float | None]], colours: Theme) -> None:
     """Those of onsets above those of offsets, because they may overlap; less than ten pixels would be a blot."""
-    shortest = 10 / DPI / WIDTH_INCHES * axes.get_xlim()[1]
-    wide = [one for one in intervals if one[0] is not None and one[1] - one[0] > shortest]
+    wide = [one for one in intervals if _is_wide(one, axes.get_xlim()[1])]
     if wide:
         axes.hlines([place] * len(wide), *zip(*wide, strict=True), color=colours.ink, linewidth=0.9)
         ends = [end for one in wide for end in one]
         axes.vlines(ends, place - 0.025, place + 0.025, color=colours.ink, linewidth=0.9)
+
+
+def _is_wide(interval: tuple[float | None, float | None], duration: float) -> bool:
+    low, high = interval
+    return low is not None and (high - low) / duration * WIDTH_INCHES > 10 / DPI
 
 
 def _write_on_bar(axes: Any, lane: int, event: "Event", colours: Theme, duration: float) -> None:
@@ -273,7 +277,8 @@ def _explain(figure: Any, axes: Any, detection: "Detection", num_hidden: int | N
             fill = "none" if own.fill is None else own.fill
             label = f"{look.symbol} {look.word}: {count}{heights.get(decision, '') if is_dense else ''}".strip()
             handles.append(Patch(facecolor=fill, edgecolor=own.edge, hatch=look.hatch, label=label))
-    if any(event.onset_low is not None for event in detection.events):
+    borders = [((one.onset_low, one.onset_high), (one.offset_low, one.offset_high)) for one in detection.events]
+    if any(_is_wide(interval, detection.duration) for both in borders for interval in both):
         handles.append(Line2D([], [], color=colours.ink, marker="|", markersize=5, label="border, 90 % interval"))
     if not handles:
         return
