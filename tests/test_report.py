@@ -4,6 +4,8 @@ import importlib.util
 import io
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import soundfile
 from test_pipeline import RATE, make_audio, make_pipe
 from test_plot import make_detection, make_event
+from tiny_training import two_processes
 
 from modeling_easysed.cli import batch, report, report_part
 from modeling_easysed.cli.errors import CommandError
@@ -269,6 +272,18 @@ def test_a_resumed_run_gives_the_report_of_an_uninterrupted_one(model, audio, tm
     assert len({page.read_bytes() for page in pages}) == 1
     assert content_of(tmp_path / "whole") == content_of(tmp_path / "resumed") == content_of(tmp_path / "workers")
     assert (tmp_path / "whole" / PARTS / "deep" / "1.html").is_file()
+
+
+def test_processes_of_accelerate_make_one_page(model, audio, tmp_path):
+    (audio / "bad.wav").write_text("no sound")
+    command = ["detect", str(audio), "--model", model, *PLAIN, "--format", "csv"]
+    for name, launcher in (("one", [sys.executable]), ("two", two_processes())):
+        own = ["-m", "modeling_easysed.cli.main", *command, "--out", f"{tmp_path}/{name}/"]
+        page = ["--report", str(tmp_path / f"{name}.html")]
+        done = subprocess.run([*launcher, *own, *page], capture_output=True, text=True)
+        assert done.returncode == 1, done.stderr
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    assert content_of(tmp_path / "one" / PARTS) == content_of(tmp_path / "two" / PARTS)
 
 
 def test_a_part_is_never_older_than_its_recording(model, audio, tmp_path):

@@ -19,6 +19,7 @@ from modeling_easysed.cli.batch import main_batch
 from modeling_easysed.cli.errors import CommandError, one_line
 from modeling_easysed.cli.formats import FORMATS, format_of, is_binary, write_to_stdout, writer_of
 from modeling_easysed.cli.inputs import Input, collect, output_names
+from modeling_easysed.cli.ranks import ranks_of_process
 from modeling_easysed.cli.report import check_report, write_report
 from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, status, warning_line
 
@@ -36,21 +37,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description="Detects sound events in wav, flac, ogg and mp3 files of any length, rate and number of channels.",
         epilog="Exit status: 0 all well, 1 some inputs failed (the others are done), 2 nothing could be done.",
     )
-    bundled = ", ".join(BUNDLED_CHECKPOINTS) if BUNDLED_CHECKPOINTS else "none"
     parser.add_argument("paths", nargs="+", metavar="PATH", help="recordings, or folders to walk through")
-    parser.add_argument(
-        "--model",
-        default=DEFAULT_CHECKPOINT,
-        metavar="NAME|DIR|HUB_ID",
-        help=f"bundled ({bundled}), folder or Hub id; default: {DEFAULT_CHECKPOINT}",
-    )
-    parser.add_argument(
-        "--exit",
-        type=exit_number,
-        default="auto",
-        metavar="auto|N",
-        help="exit of the network, 1 = shallowest and fastest; auto = the first that is sure enough",
-    )
+    add_model_arguments(parser)
     add_trust_arguments(parser)
     parser.add_argument(
         "--format",
@@ -75,6 +63,24 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps, ...; auto = an accelerator if there is one")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, with --out FOLDER; default: 1")
     return parser
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which network, and how much of it."""
+    bundled = ", ".join(BUNDLED_CHECKPOINTS) if BUNDLED_CHECKPOINTS else "none"
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_CHECKPOINT,
+        metavar="NAME|DIR|HUB_ID",
+        help=f"bundled ({bundled}), folder or Hub id; default: {DEFAULT_CHECKPOINT}",
+    )
+    parser.add_argument(
+        "--exit",
+        type=exit_number,
+        default="auto",
+        metavar="auto|N",
+        help="exit of the network, 1 = shallowest and fastest; auto = the first that is sure enough",
+    )
 
 
 def format_names(text: str) -> tuple[str, ...]:
@@ -122,8 +128,10 @@ def run(args: argparse.Namespace) -> int:
     several = len(args.paths) > 1 or Path(args.paths[0]).expanduser().is_dir()
     _choose_format(args)
     _check_outputs(args, several)
+    ranks = ranks_of_process()
+    args.device = ranks.device(args.device)
     inputs, failures = collect(args.paths)
-    for failure in failures:
+    for failure in failures if ranks.is_first else []:
         _say(f"error: {failure}")
     if not inputs:
         return 2
@@ -154,6 +162,8 @@ def _choose_format(args: argparse.Namespace) -> None:
     if args.out is not None and _is_folder(args.out):
         args.format = args.format or ("table",)
         return
+    if ranks_of_process().count > 1:
+        raise CommandError("several processes share a list only with an output folder: --out FOLDER/")
     if args.workers > 1:
         raise CommandError("--workers needs an output folder: --out FOLDER/")
     if args.format is not None and len(args.format) > 1:
