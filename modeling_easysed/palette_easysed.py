@@ -8,6 +8,9 @@ import math
 from dataclasses import dataclass
 
 TITLE_POINTS, TEXT_POINTS, SMALL_POINTS = 11.0, 9.0, 7.5  # of pictures 10 inches wide
+# Lines of a chart. Okabe and Ito's colours for colour-blind readers, darker, so that white numbers can be read on them,
+# and four more.
+SERIES = ("#0072B2", "#C44E00", "#00805C", "#B2558A", "#A87400", "#2A86BF", "#7A5195", "#8C6D31", "#5F6B6D", "#B22222")
 LONG_S = 180.0  # longer recordings count their time in h:mm:ss
 TICK_STEPS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30)
 LONG_TICK_STEPS_S = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
@@ -171,6 +174,7 @@ __all__ = [
     "DARK",
     "DECISIONS",
     "LIGHT",
+    "SERIES",
     "THEMES",
     "Decision",
     "DecisionColours",
