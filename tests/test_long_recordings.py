@@ -75,6 +75,20 @@ def test_a_long_recording_gives_the_events_of_the_whole(
         assert in_blocks.spread.max() <= whole.spread.max() + 1e-5
 
 
+@pytest.mark.parametrize("shifts", [0, 2])
+def test_an_event_on_every_border_between_windows_is_reported_once(pipe, everything_is_long, shifts):
+    config = pipe.model.config
+    step = config.window_s - 2 * config.context_s
+    borders = np.arange(config.window_s - config.context_s, 60.0, step)[::2]  # neighbours are two events, not one
+    between = borders[:-1] + step  # these lie on a border as well: two recordings hold them all
+    for middles in (borders, between):
+        spans = [(middle - 0.2, middle + 0.2) for middle in middles]
+        found = pipe(as_source(bursts(*spans, duration_s=61.0)), uncertainty="none", shifts=shifts)
+        assert [(event.onset, event.offset) for event in found.events if event.label == found.events[0].label] == [
+            (pytest.approx(onset, abs=0.05), pytest.approx(offset, abs=0.05)) for onset, offset in spans
+        ]
+
+
 def test_progress_ends_at_its_total(pipe, samples, everything_is_long):
     calls = []
     pipe(as_source(samples), uncertainty="none", progress=lambda done, total: calls.append((done, total)))
