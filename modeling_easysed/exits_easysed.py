@@ -115,13 +115,15 @@ class ExitHead(nn.Module):
             mask: (batch, frames) or None.
             keep: (passes, sites, hidden size).
         """
-        passes, batch = len(keep), len(prepared)
+        passes, batch = keep.shape[0], prepared.shape[0]  # len() would fix them in an exported graph
         many = None if mask is None else mask.repeat(passes, 1)
         if self.num_sites == 1:
             frame_logits = self.classifier.masked(prepared, keep[:, 0])
             logits = pool_clip(frame_logits.flatten(0, 1), many, self.clip_pooling)
             return logits.unflatten(0, (passes, batch)), frame_logits
-        logits, frame_logits, _ = self.finish(prepared.repeat(passes, 1, 1), many, keep.repeat_interleave(batch, 0))
+        per_clip = keep[:, None].expand(-1, batch, -1, -1).flatten(0, 1)
+        # (passes x batch, sites, hidden size)
+        logits, frame_logits, _ = self.finish(prepared.repeat(passes, 1, 1), many, per_clip)
         return logits.unflatten(0, (passes, batch)), frame_logits.unflatten(0, (passes, batch))
 
     def variances(self, prepared: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,10 @@ invented before the file. Its frames lie on the file's own time line, where they
 and averaged: with two shifts or more, four grids interleave and borders are known to 10 ms instead of 40.
 """
 
-import torch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # whoever only asks for the starts of views needs no torch
+    import torch
 
 SHIFT_S = 0.03
 MAX_SHIFTS = 16
@@ -35,7 +38,7 @@ def view_starts(shifts: int, sampling_rate: int, frame_samples: int) -> list[int
     return sorted({round(number * step) % frame_samples for number in range(-shifts, shifts + 1)})
 
 
-def interpolate_frames(values: torch.Tensor, start: int, frame_samples: int, times: torch.Tensor) -> torch.Tensor:
+def interpolate_frames(values: "torch.Tensor", start: int, frame_samples: int, times: "torch.Tensor") -> "torch.Tensor":
     """Values of one view at other times, linear between its frames' centres and constant beyond the first and last.
 
     Args:
@@ -52,10 +55,10 @@ def interpolate_frames(values: torch.Tensor, start: int, frame_samples: int, tim
     right = (left + 1).clamp_max(values.shape[-2] - 1)
     weight = (position - left).to(values.dtype).unsqueeze(-1)
     # (grid, 1)
-    return torch.lerp(values[..., left, :], values[..., right, :], weight)
+    return values[..., left, :].lerp(values[..., right, :], weight)
 
 
-def average_views(views: dict[int, torch.Tensor], frame_samples: int, times: torch.Tensor) -> torch.Tensor:
+def average_views(views: "dict[int, torch.Tensor]", frame_samples: int, times: "torch.Tensor") -> "torch.Tensor":
     """Mean over views of (..., frames, classes) on one grid of times (grid,), samples: (..., grid, classes)."""
     total = None
     for start, values in views.items():

@@ -4,9 +4,13 @@
 |                |<-c->|<-c->|             c: context, heard but not kept
                  |<------- window 2 ------->|
 |== kept of 1 ======|== kept of 2 ===========|
-"""
 
-import torch
+Torch is imported where pieces are joined: whoever plans windows for another runtime needs none."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 Window = tuple[int, int]  # first log-mel frame, and the one after the last
 
@@ -30,10 +34,25 @@ def plan_windows(num_frames: int, window_frames: int, context_frames: int, strid
     return [(start, min(start + window_frames, num_frames)) for start in starts]
 
 
-def join_windows(pieces: list[torch.Tensor], windows: list[Window], context_frames: int, stride: int) -> torch.Tensor:
-    """Output frames of all windows as one line; each window is kept up to its end less the context.
+def kept_parts(num_frames: list[int], windows: list[Window], context_frames: int, stride: int) -> list[slice]:
+    """What is kept of every window's output frames: up to its end less the context.
 
     So what is kept of a window does not depend on where the recording ends, and a stream can use it at once.
+
+    Args:
+        num_frames: output frames of every window.
+        windows, context_frames, stride: as for `plan_windows`, and what it returned.
+    """
+    starts = [start // stride for start, _ in windows]
+    cuts = [(stop - context_frames) // stride for _, stop in windows[:-1]]
+    limits = zip([0, *cuts], [*cuts, starts[-1] + num_frames[-1]], starts, strict=True)
+    return [slice(low - start, high - start) for low, high, start in limits]
+
+
+def join_windows(
+    pieces: "list[torch.Tensor]", windows: list[Window], context_frames: int, stride: int
+) -> "torch.Tensor":
+    """Output frames of all windows as one line, see `kept_parts`.
 
     Args:
         pieces: (..., output frames of the window, classes) per window.
@@ -44,10 +63,10 @@ def join_windows(pieces: list[torch.Tensor], windows: list[Window], context_fram
     Returns:
         (..., output frames of the file, classes).
     """
-    starts = [start // stride for start, _ in windows]
-    cuts = [(stop - context_frames) // stride for _, stop in windows[:-1]]
-    limits = zip([0, *cuts], [*cuts, starts[-1] + pieces[-1].shape[-2]], starts, pieces, strict=True)
-    return torch.cat([piece[..., low - start : high - start, :] for low, high, start, piece in limits], dim=-2)
+    from torch import cat
+
+    kept = kept_parts([piece.shape[-2] for piece in pieces], windows, context_frames, stride)
+    return cat([piece[..., part, :] for piece, part in zip(pieces, kept, strict=True)], dim=-2)
 
 
-__all__ = ["Window", "join_windows", "plan_windows"]
+__all__ = ["Window", "join_windows", "kept_parts", "plan_windows"]

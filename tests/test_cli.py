@@ -345,7 +345,15 @@ def test_no_models_is_said_on_stderr(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["detect", "--help"], ["models"], ["detect", "no.wav"], ["doctor", "no.wav"], ["--version"]],
+    [
+        ["--help"],
+        ["detect", "--help"],
+        ["models"],
+        ["detect", "no.wav"],
+        ["doctor", "no.wav"],
+        ["--version"],
+        ["export", "--help"],
+    ],
 )
 def test_cheap_commands_do_not_import_torch(arguments):
     script = (

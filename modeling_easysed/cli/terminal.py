@@ -1,6 +1,7 @@
 """What a person at a terminal sees while a command works; nothing of it is written when stderr is no terminal."""
 
 import contextlib
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -45,28 +46,33 @@ def warning_line(path: Path, warning: str) -> str:
 
 @contextlib.contextmanager
 def quiet_libraries(enabled: bool) -> Iterator[None]:
-    """Keeps the messages and progress bars of transformers and huggingface_hub off the screen inside the block."""
+    """Keeps messages and progress bars of transformers, huggingface_hub and what they import off the screen inside."""
     if not enabled:
         yield
         return
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
+    with quiet_logging(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+        from transformers.utils import logging as transformers_logging
 
-    levels = logging.get_verbosity(), hub_logging.get_verbosity()
-    had_bars, had_hub_bars = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    logging.set_verbosity(logging.CRITICAL)
-    hub_logging.set_verbosity(hub_logging.CRITICAL)
-    logging.disable_progress_bar()
-    disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        had_bars, had_hub_bars = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+        transformers_logging.disable_progress_bar()
+        disable_progress_bars()
+        try:
             yield
+        finally:
+            if had_bars:
+                transformers_logging.enable_progress_bar()
+            if had_hub_bars:
+                enable_progress_bars()
+
+
+@contextlib.contextmanager
+def quiet_logging() -> Iterator[None]:
+    """Switches all logging off inside the block, also of libraries that log while they are imported."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
     finally:
-        logging.set_verbosity(levels[0])
-        hub_logging.set_verbosity(levels[1])
-        if had_bars:
-            logging.enable_progress_bar()
-        if had_hub_bars:
-            enable_progress_bars()
+        logging.disable(before)
