@@ -29,6 +29,7 @@ from modeling_easysed.palette_easysed import DECISIONS, duration_text, tidy_labe
 MAX_PANELS = 60  # of the most doubtful events; each is some 20 kB
 COUNTED = {"accept": "accepted", "review": "for review", "reject": "rejected", None: "not judged"}
 MEDIA_TYPES = {"json": "application/json", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
+HINT = "Choose an event to hear it, and to see why it was decided so."
 NO_EVENTS = (
     "No events: nothing in this recording comes near the classes that the model knows, or not long or clearly enough. "
     "That is an answer, not a failure; the picture shows how near each class came."
@@ -110,7 +111,7 @@ def _panels(analysis: Analysis) -> list[str]:
     both = list(zip(analysis.detection.events, analysis.answers, strict=True))
     chosen = sorted(both, key=lambda one: -event_doubt(one[0]))[:MAX_PANELS]
     return [
-        f'<article class="panel" hidden tabindex="-1" data-onset="{event.onset:.6f}" data-label="{escaped(event.label)}" '
+        f'<article class="panel" hidden data-onset="{event.onset:.6f}" data-label="{escaped(event.label)}" '
         f'aria-label="{escaped(tidy_label(event.label))}, why and how sure">{why(event, analysis.detection)}'
         f"{spread_picture(event, answers)}</article>"
         for event, answers in chosen
@@ -122,8 +123,9 @@ def why(event: Event, detection: Detection) -> str:
     look = DECISIONS[event.decision]
     name = tidy_label(event.label)
     onset, offset = (time_text(one, detection.duration) for one in (event.onset, event.offset))
-    mark = f'<span class="decision {event.decision or "unjudged"}"><span aria-hidden="true">{look.symbol}</span> {look.word}'
-    heading = f"<h3>{escaped(name)}, {onset} to {offset} {mark}</span></h3>"
+    symbol = f'<span aria-hidden="true">{look.symbol}</span>'
+    mark = f'<span class="decision {event.decision or "unjudged"}">{symbol} {look.word}</span>'
+    heading = f"<h3>{escaped(name)}, {onset} to {offset} {mark}</h3>"
     reasons = "".join(f"<li>{escaped(one)}</li>" for one in event.reasons or [])
     reasons = f"<p>What speaks against it:</p><ul>{reasons}</ul>" if reasons else ""
     return f"{heading}<p>{escaped(_because(event))}</p>{reasons}"

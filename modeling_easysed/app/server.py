@@ -8,7 +8,8 @@ from fastapi import FastAPI
 
 from modeling_easysed.app.analysis import MAX_FILE_BYTES
 from modeling_easysed.app.catalogue import Entry, load_catalogue
-from modeling_easysed.app.page import build_page
+from modeling_easysed.app.live import add_live
+from modeling_easysed.app.page import build_page, warm_up
 from modeling_easysed.app.theme import make_theme, page_head
 
 MAX_WAITING = 100
@@ -21,8 +22,11 @@ def build_app(catalogue: dict[str, Entry] | None = None) -> FastAPI:
         ValueError: a model that cannot be loaded.
     """
     catalogue = load_catalogue() if catalogue is None else catalogue
+    for entry in catalogue.values():
+        warm_up(entry)
     page = build_page(catalogue).queue(max_size=MAX_WAITING, default_concurrency_limit=4)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    add_live(app, catalogue)  # before gradio, which answers everything else
     return gr.mount_gradio_app(
         app,
         page,

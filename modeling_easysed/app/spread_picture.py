@@ -20,9 +20,10 @@ def spread_picture(event: Event, answers: Answers) -> str:
     rows = sorted(answers.levels)
     height = dots_top + DOT_ROW * len(rows) + AXIS_HEIGHT
     parts = [_curves(event, answers), _dots(event, answers, rows, dots_top)]
+    sentence = escaped(_sentence(event, answers))
     return (
-        f'<svg class="spread" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escaped(_sentence(event, answers))}">'
-        f"{''.join(parts)}</svg><p class='note'>{escaped(_sentence(event, answers))}</p>"
+        f'<svg class="spread" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{sentence}">{"".join(parts)}</svg>'
+        f'<p class="note">{sentence}</p>'
     )
 
 
@@ -53,14 +54,12 @@ def _curves(event: Event, answers: Answers) -> str:
         )
         lines.append(f'<polyline class="answer" points="{points}"/>')
     left, right = max(across(event.onset), LEFT), min(across(event.offset), WIDTH - 8)
-    ticks, words = time_ticks(stop - start, 7)
-    marks = []
-    first = np.ceil(start / (ticks[1] if len(ticks) > 1 else 1.0)) * (ticks[1] if len(ticks) > 1 else 1.0)
-    decimals = len(words[-1].partition(".")[2])
-    for number in range(len(ticks)):
-        second = first + number * (ticks[1] if len(ticks) > 1 else 1.0)
-        if second <= stop:
-            marks.append(f'<text x="{across(second):.0f}" y="{CURVES_HEIGHT + 16}">{second:.{decimals}f} s</text>')
+    (_, step_s, *_), (_, word, *_) = time_ticks(stop - start, 7)
+    decimals, first = len(word.partition(".")[2]), int(np.ceil(start / step_s))
+    marks = [
+        f'<text x="{across(number * step_s):.0f}" y="{CURVES_HEIGHT + 16}">{number * step_s:.{decimals}f} s</text>'
+        for number in range(first, int(stop / step_s) + 1)
+    ]
     return (
         f'<rect class="inside" x="{left:.0f}" y="8" width="{max(1.0, right - left):.0f}" height="{CURVES_HEIGHT - 8}"/>'
         f'<path class="rule" d="M{LEFT} 8H{WIDTH - 8}M{LEFT} {CURVES_HEIGHT}H{WIDTH - 8}"/>'

@@ -1,4 +1,4 @@
-"""gradio's theme in the colours of palette_easysed, and the head of the page: styles and scripts, nothing from outside."""
+"""gradio's theme in the colours of palette_easysed, and the head of the page: styles and scripts, all from here."""
 
 from importlib.resources import files
 
@@ -7,6 +7,7 @@ import gradio as gr
 from modeling_easysed.palette_easysed import DARK, LIGHT, css_variables
 
 FONTS = ["system-ui", "sans-serif"]  # names of fonts at hand: gradio's own themes ask another host for theirs
+SCRIPTS = ("page.js", "live.js")
 MONO_FONTS = ["ui-monospace", "monospace"]
 
 
@@ -49,7 +50,7 @@ def page_head() -> str:
     """What stands in the page's <head>."""
     app, cli = files("modeling_easysed.app"), files("modeling_easysed.cli")
     styles = [(cli / "recording.css").read_text("utf-8"), (app / "page.css").read_text("utf-8")]
-    scripts = [(cli / "recording.js").read_text("utf-8"), (app / "page.js").read_text("utf-8")]
+    scripts = [(cli / "recording.js").read_text("utf-8"), *((app / name).read_text("utf-8") for name in SCRIPTS)]
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{css_variables('.dark')}{''.join(styles)}</style>"
