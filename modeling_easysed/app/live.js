@@ -49,6 +49,7 @@ async function startLive() {
     own.socket.send(JSON.stringify({ rate: own.context.sampleRate, model, size }));
     own.node = new AudioWorkletNode(own.context, "blocks", { channelCount: 1, channelCountMode: "explicit" });
     own.node.port.onmessage = (message) => {
+      own.begun ??= own.context.currentTime - message.data.length / own.context.sampleRate;
       if (own.socket.readyState === WebSocket.OPEN && !own.closing) own.socket.send(message.data);
     };
     own.context.createMediaStreamSource(own.stream).connect(own.node);
@@ -90,7 +91,10 @@ function hearLive(own, told) {
   if (told.is_over) return liveText(`Over: ${own.events.length} events in ${own.time.toFixed(1)} s.`);
   const hears = (told.hears ?? []).map((one) => one.replaceAll("_", " ")).join(", ");
   liveText(`${own.time.toFixed(1)} s · hears ${hears || "nothing it knows"} · an event is told at most ` +
-    `${own.latency_s} s after its end`);
+    `${(own.latency_s ?? 0).toFixed(1)} s after its sound has fallen silent`);
+  // How far the picture is behind the microphone, seconds.
+  const delay = own.begun === undefined ? 0 : own.context.currentTime - own.begun - own.time;
+  document.querySelector("#live-canvas").dataset.delay = delay.toFixed(2);
 }
 
 function keepLine(own, { first, count, lanes }) {

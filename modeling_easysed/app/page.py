@@ -191,7 +191,7 @@ def _live_panel(catalogue: dict[str, Entry]) -> str:
     heads = "".join(f'<th scope="col">{one}</th>' for one in ("time", "sound", "confidence", "decision", "reasons"))
     return (
         '<section class="live" aria-label="live">'
-        f'<p><label>Model <select id="live-model">{"".join(options)}</select></label> '
+        f'<p class="choice"><label>Model <select id="live-model">{"".join(options)}</select></label> '
         '<button type="button" id="live-start">Listen</button></p>'
         '<p id="live-status" role="status">Events appear as they end; the band shows how far 20 answers lie apart. Its '
         "last seconds may still move, because the model has not heard what follows.</p>"
@@ -261,9 +261,9 @@ def _answer(work: Callable[[], dict]) -> dict:
 
 
 def warm_up(entry: Entry) -> None:
-    """The first pass of a network is slower than all others: no visitor waits for it."""
-    path = files("modeling_easysed.app") / "examples" / "near_silence.ogg"
-    analyse(entry, str(path), Settings())
+    """The first pass of a network and the first picture are slower than all others: no visitor waits for them."""
+    path = Path(str(files("modeling_easysed.app") / "examples" / "near_silence.ogg"))
+    result_page(analyse(entry, path, Settings()), entry, path)
 
 
 __all__ = ["build_page", "warm_up"]

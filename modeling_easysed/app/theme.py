@@ -26,6 +26,12 @@ def make_theme() -> gr.themes.Base:
         "block_info_text_color": "muted",
         "border_color_primary": "line",
         "input_border_color": "muted",
+        "checkbox_label_background_fill": "background",
+        "checkbox_label_background_fill_hover": "surface",
+        "checkbox_label_border_color": "line",
+        "checkbox_label_text_color": "ink",
+        "button_secondary_background_fill": "surface",
+        "button_secondary_text_color": "ink",
         "checkbox_border_color": "muted",
         "link_text_color": "focus",
     }
@@ -41,6 +47,7 @@ def make_theme() -> gr.themes.Base:
             f"checkbox_background_color_selected{suffix}": accept.edge,
             f"checkbox_border_color_selected{suffix}": accept.edge,
             f"checkbox_label_background_fill_selected{suffix}": theme.surface,
+            f"checkbox_label_border_color_selected{suffix}": accept.edge,
             f"checkbox_label_text_color_selected{suffix}": theme.ink,
         }
     return gr.themes.Base(primary_hue="sky", font=FONTS, font_mono=MONO_FONTS).set(**values)
