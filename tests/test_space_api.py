@@ -29,6 +29,7 @@ def uploads(tmp_path_factory):
 def address(uploads):
     with running_app(uploads, EASYSED_MODEL="easysed-cnn") as (address, _):
         yield address
+    assert [path.name for path in uploads.rglob("*") if path.is_file()] == ["secret.txt"]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,19 @@ def test_nothing_of_the_server_can_be_read(address, uploads):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{address}gradio_api/file={path}", timeout=30)
         assert refused.value.code in (403, 404)
+
+
+def test_a_path_of_the_server_is_no_upload(address):
+    file = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    content = json.dumps({"data": [file, "easysed-cnn", "1", "none", 1, 0, "default", 0]}).encode()
+    call = urllib.request.Request(
+        f"{address}gradio_api/call/detect", data=content, headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(call, timeout=30) as answer:
+        number = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{address}gradio_api/call/detect/{number}", timeout=30) as stream:
+        said = stream.read().decode()
+    assert "event: error" in said and "root:" not in said and "passwd" not in said.replace("/etc/passwd", "")
 
 
 def test_live_refuses_what_it_cannot_use(address):

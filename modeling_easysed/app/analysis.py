@@ -61,7 +61,7 @@ def make_settings(
         raise RefusedError("size, passes and shifts must be whole numbers") from None
     if not 1 <= passes <= MAX_PASSES or not 0 <= shifts <= MAX_SHIFTS:
         raise RefusedError(f"passes must be from 1 to {MAX_PASSES} and shifts from 0 to {MAX_SHIFTS} here")
-    if goals and goal_value is None:
+    if goals and not goal_value:  # none, or 0, which no goal can be
         raise RefusedError(f"the goal needs a number: what {goal} do you want?")
     try:
         settings = Settings(exit, uncertainty, passes, shifts, Goal(**goals))

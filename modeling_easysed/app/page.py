@@ -117,7 +117,7 @@ def _detect_tab(catalogue: dict[str, Entry]) -> None:
             waiting = _waiting("result", "The result will stand here.")
             result = gr.HTML(waiting, apply_default_css=False, js_on_load=None, elem_id="result")
     run, inputs = _page_of(detect, "result"), [sound, *controls]
-    how = {"api_visibility": "private", "show_progress_on": result, **ONE_AT_A_TIME}
+    how = {"api_visibility": "private", "show_progress_on": result, "scroll_to_output": True, **ONE_AT_A_TIME}
     button.click(run, inputs, result, **how)
     gr.on([sound.upload, sound.stop_recording], run, inputs, result, **how)
     with examples:
@@ -177,7 +177,7 @@ def _compare_tab(catalogue: dict[str, Entry]) -> None:
             result = gr.HTML(
                 _waiting("comparison", text), apply_default_css=False, js_on_load=None, elem_id="comparison"
             )
-    how = {"api_visibility": "private", "show_progress_on": result, **ONE_AT_A_TIME}
+    how = {"api_visibility": "private", "show_progress_on": result, "scroll_to_output": True, **ONE_AT_A_TIME}
     button.click(_page_of(compare, "comparison"), [sound, passes, shifts], result, **how)
 
 
@@ -239,7 +239,7 @@ def _add_endpoints(catalogue: dict[str, Entry]) -> None:
         method = gr.Textbox("mc", label="uncertainty: mc, exits, moments or none")
         passes, shifts = gr.Number(20, label="passes"), gr.Number(2, label="shifts")
         goal = gr.Textbox("default", label=f"goal: default, {', '.join(GOALS)}")
-        value = gr.Number(None, label="value of the goal")
+        value = gr.Number(0, label="value of the goal, if any")
         answer, button, list_button = gr.JSON(), gr.Button(), gr.Button()
     inputs = [sound, model, size, method, passes, shifts, goal, value]
     button.click(detect, inputs, answer, api_name="detect", **ONE_AT_A_TIME)
