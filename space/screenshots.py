@@ -1,7 +1,7 @@
 """Makes screenshots of the page: result, comparison, live, error; light, dark, and on a phone's screen.
 
     python space/screenshots.py --out screenshots            (needs easysed[space], playwright and chromium)
-    python space/screenshots.py --out docs --readme          the two of the README alone
+    python space/screenshots.py --out space --readme         the two of the README alone
 
 The sounds are the page's own examples, so that the pictures show nobody's recording."""
 
@@ -25,7 +25,7 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "modeling_easysed" / "app" / "examples"
 WIDE, PHONE = {"width": 1180, "height": 900}, {"width": 360, "height": 740}
-LIVE_S = 12.0
+LIVE_S = 15.0
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
                 page.goto(address)
                 page.locator("#detect").wait_for()
                 show(page, Path(folder))
-                _save(page, args.out / name, whole=not name.startswith("readme"))
+                _save(page, args.out / name, whole=not args.readme)
                 page.close()
         finally:
             app.terminate()
@@ -130,8 +130,8 @@ def show_error(page: Any, folder: Path) -> None:
 
 View = tuple[str, dict[str, int], str, Callable[[Any, Path], None]]
 README_VIEWS: list[View] = [
-    ("readme_result.png", {"width": 1180, "height": 1120}, "light", show_result),
-    ("readme_live.png", {"width": 1180, "height": 640}, "dark", show_live),
+    ("result.png", {"width": 1180, "height": 1120}, "light", show_result),
+    ("live.png", {"width": 1180, "height": 760}, "dark", show_live),
 ]
 ALL_VIEWS: list[View] = [
     ("result_light.png", WIDE, "light", show_result),

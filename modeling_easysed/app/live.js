@@ -190,7 +190,8 @@ function drawLane(g, own, label, top, { across, colour, width }) {
     g.setLineDash([]);
     if (right - left > 50) {
       g.fillStyle = colour(`${decision}-ink`);
-      g.fillText(`${SYMBOLS[decision] ?? ""} ${(event.confidence ?? event.score).toFixed(2)}`, (left + right) / 2, bar + 12);
+      const number = (event.confidence ?? event.score).toFixed(2);
+      g.fillText(`${SYMBOLS[decision] ?? ""} ${number}`, (left + right) / 2, bar + 12);
     }
   }
   g.textAlign = "left";

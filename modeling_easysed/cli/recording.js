@@ -44,7 +44,8 @@ function play(section, start, until, row) {
 }
 
 function stopAtEnd(audio) {
-  if (playing !== null && playing.audio === audio && playing.until !== null && audio.currentTime >= playing.until) stop();
+  if (playing === null || playing.audio !== audio || playing.until === null) return;
+  if (audio.currentTime >= playing.until) stop();
 }
 
 function follow(audio) {
