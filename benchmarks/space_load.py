@@ -103,7 +103,7 @@ def bad_uploads(address: str, clip: Path, folder: Path, number: int) -> dict[str
             heard += 1  # a few bytes of a long file may be wrong without harm
         except Exception as error:
             text = str(error)
-            is_friendly = "\n" not in text and "Traceback" not in text and folder.name not in text and len(text) < 300
+            is_friendly = "\n" not in text and "Traceback" not in text and "uploads" not in text and len(text) < 300
             friendly += is_friendly
             unfriendly += [] if is_friendly else [text]
         path.unlink()

@@ -12,6 +12,7 @@ from test_plot import make_detection, make_event
 from modeling_easysed.app.analysis import Analysis, RefusedError, Settings, analyse, make_settings
 from modeling_easysed.app.catalogue import Entry, Exit, load_catalogue, measured_accuracy
 from modeling_easysed.app.comparison import Run, agreement, comparison_page
+from modeling_easysed.app.result import why
 from modeling_easysed.bundled import BUNDLED_CHECKPOINTS
 from modeling_easysed.cli.main import main as easysed
 from modeling_easysed.detection_easysed import Event
@@ -113,6 +114,14 @@ def test_errors_name_the_file_and_not_where_it_lies(tmp_path):
 def test_a_goal_without_a_calibration_is_refused():
     with pytest.raises(RefusedError, match="a goal needs a calibration"):
         make_settings(make_entry(), "auto", "mc", 20, 2, "precision", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "words"), [(0.998, "more than 99 in 100"), (0.62, "about 62 in 100"), (0.001, "fewer than 1 in 100")]
+)
+def test_no_event_is_called_sure(confidence, words):
+    event = make_event(1.0, 2.0, "dog_bark", "review", confidence)
+    assert words in why(event, make_detection([event]))
 
 
 # ---- comparison ------------------------------------------------------------------------------------------------------

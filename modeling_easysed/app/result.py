@@ -134,7 +134,9 @@ def why(event: Event, detection: Detection) -> str:
 def _because(event: Event) -> str:
     if event.confidence is None:
         return f"The model's own score is {event.score:.2f}. Without a calibration nothing is decided."
-    sure = f"Of events like this one, about {100 * event.confidence:.0f} in 100 were right"
+    share = 100 * event.confidence
+    many = "more than 99" if share >= 99.5 else "fewer than 1" if share < 0.5 else f"about {share:.0f}"
+    sure = f"Of events like this one, {many} in 100 were right"
     if event.confidence_low is not None and event.confidence_high is not None:
         sure += f" (90 % interval: {100 * event.confidence_low:.0f} to {100 * event.confidence_high:.0f})"
     decided = {
