@@ -46,8 +46,8 @@ EXAMPLES = {
 }
 EXAMPLES_NOTE = (
     "All examples are synthesised, nobody's recording is in them. The bundled models know real sounds: wails and rain "
-    "convince them, but they take the synthetic helicopter for crackling fire and the sea for rain, and the CNN even the "
-    "clock for fire. See how that is left for review."
+    "convince them, but they take the synthetic helicopter for crackling fire and the sea for rain, and the CNN even "
+    "the clock for fire. See how that is left for review."
 )
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}
 

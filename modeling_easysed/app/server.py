@@ -27,7 +27,7 @@ def build_app(catalogue: dict[str, Entry] | None = None) -> FastAPI:
     page = build_page(catalogue).queue(max_size=MAX_WAITING, default_concurrency_limit=4)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_live(app, catalogue)  # before gradio, which answers everything else
-    return gr.mount_gradio_app(
+    app = gr.mount_gradio_app(
         app,
         page,
         path="/",
@@ -39,6 +39,9 @@ def build_app(catalogue: dict[str, Entry] | None = None) -> FastAPI:
         ssr_mode=False,
         footer_links=["api"],
     )
+    # Without it a mounted page of gradio 6 takes any path of the server that a program names for an upload.
+    page.has_launched = True
+    return app
 
 
 def check_port(host: str, port: int) -> None:
