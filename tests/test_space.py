@@ -170,9 +170,11 @@ def test_narrow_screens_need_no_sideways_scrolling_and_all_has_a_name(page, clip
     upload(page, clip[0])
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     nameless = page.evaluate(
-        """() => [...document.querySelectorAll("button, input, select, a[href], img, svg[role=img]:not([aria-hidden])")].filter(
-          (one) => one.checkVisibility() && !(one.getAttribute("aria-label") || one.title || one.textContent.trim() ||
-            one.alt || one.labels?.length || one.closest("label, button[aria-label], button[title]") ||
-            one.querySelector("button[aria-label], button[title]"))).map((one) => one.outerHTML.slice(0, 200))"""
+        """() => [...document.querySelectorAll("button, input, select, a[href], img, svg[role=img]")].filter((one) => {
+          const own = one.ariaHidden || one.getAttribute("aria-label") || one.title || one.alt || one.labels?.length;
+          const near = "button[aria-label], button[title]";
+          const named = own || one.textContent.trim() || one.closest(`label, ${near}`) || one.querySelector(near);
+          return one.checkVisibility() && !named;
+        }).map((one) => one.outerHTML.slice(0, 200))"""
     )
     assert nameless == []

@@ -54,7 +54,7 @@ ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}
 
 def build_page(catalogue: dict[str, Entry]) -> gr.Blocks:
     """The page of these models."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(300, 3600)) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(300, 3000)) as page:
         limits = {"minutes": MAX_DURATION_S / 60, "megabytes": MAX_FILE_BYTES // 10**6}
         gr.Markdown(INTRO.format(classes=_classes(catalogue), **limits))
         with gr.Tab("Detect"):
