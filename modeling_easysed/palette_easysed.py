@@ -124,9 +124,15 @@ def theme_named(name: str) -> Theme:
     return THEMES[name]
 
 
-def css_variables() -> str:
-    """The colours as CSS custom properties (--ink, --accept-fill, ...), those of the system's light or dark mode."""
+def css_variables(dark_selector: str | None = None) -> str:
+    """The colours as CSS custom properties (--ink, --accept-fill, ...).
+
+    Args:
+        dark_selector: what makes a page dark, e.g. ".dark"; None = the system's light or dark mode.
+    """
     light, dark = ("".join(f"--{name}:{value};" for name, value in _flat(theme)) for theme in (LIGHT, DARK))
+    if dark_selector is not None:
+        return f":root{{color-scheme:light;{light}}}\n{dark_selector}{{color-scheme:dark;{dark}}}\n"
     return f":root{{color-scheme:light dark;{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
 
 

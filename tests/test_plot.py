@@ -339,6 +339,8 @@ def test_css_has_every_colour_once_per_mode():
     css = css_variables()
     assert css.count("--accept-fill:#") == css.count("--ink:#") == 2 and css.count("--reject-fill:transparent") == 2
     assert css.count("{") == css.count("}") == 3
+    own = css_variables(".dark")
+    assert "@media" not in own and "\n.dark{color-scheme:dark;" in own and own.count("--ink:#") == 2
 
 
 @pytest.mark.parametrize(

@@ -122,10 +122,12 @@ def _fill(
     stream: BinaryIO, totals: Totals, parts: Sequence[Path], receipt: dict[str, Any], failures: Sequence[str]
 ) -> None:
     """Writes the template, and in place of each marker what it stands for; what is put in is not searched for more."""
-    template = (importlib.resources.files("modeling_easysed.cli") / "report.html").read_bytes()
+    here = importlib.resources.files("modeling_easysed.cli")
+    template = (here / "report.html").read_bytes().replace(b"@@LISTEN@@", (here / "recording.js").read_bytes())
     texts = {
         b"POLICY": lambda: [_policy(template)],
         b"COLOURS": lambda: [css_variables()],
+        b"STYLE": lambda: [(here / "recording.css").read_text(encoding="utf-8")],
         b"TOTALS": lambda: _totals(totals, len(failures)),
         b"DOUBT": lambda: [DOUBT_JUDGED if totals.is_judged else DOUBT_UNJUDGED],
         b"RULE": lambda: (f"<li>{escaped(one)}</li>" for one in totals.decision_rule),

@@ -201,8 +201,8 @@ def _section(detection: "Detection", path: Path) -> list[str]:
         f'<h2>{name}</h2>\n<p class="about"><span class="path">{file}</span> · {escaped(about)}</p>\n',
         f'<ul class="warnings" aria-label="warnings">{warnings}</ul>\n' if warnings else "",
         _figure(detection),
-        _sounds(cut_sound(path, stretches), stretches, detection),
-        _table(detection, stretches),
+        sounds_of(cut_sound(path, stretches), stretches, detection),
+        table_of(detection, stretches),
         "</section>\n",
     ]
 
@@ -223,7 +223,7 @@ def _figure(detection: "Detection") -> str:
     )
 
 
-def _sounds(sounds: list[np.ndarray], stretches: list[Stretch], detection: "Detection") -> str:
+def sounds_of(sounds: list[np.ndarray], stretches: list[Stretch], detection: "Detection") -> str:
     """One player for a short recording, else a folded list of one for every stretch."""
     players = []
     for samples, (start, stop) in zip(sounds, stretches, strict=True):
@@ -244,7 +244,8 @@ def _sounds(sounds: list[np.ndarray], stretches: list[Stretch], detection: "Dete
 COLUMNS = ("onset", "offset", "label", "confidence", "decision", "reasons")
 
 
-def _table(detection: "Detection", stretches: list[Stretch]) -> str:
+def table_of(detection: "Detection", stretches: list[Stretch]) -> str:
+    """The events as a table that recording.js sorts and plays."""
     if not detection.events:
         return '<p class="note">No events.</p>\n'
     headings = "".join(
@@ -321,4 +322,17 @@ def as_data(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-__all__ = ["choose_stretches", "doubt_of", "event_doubt", "expected_wrong", "head_of", "write_part"]
+__all__ = [
+    "Stretch",
+    "as_data",
+    "choose_stretches",
+    "cut_sound",
+    "doubt_of",
+    "draw_picture",
+    "event_doubt",
+    "expected_wrong",
+    "head_of",
+    "sounds_of",
+    "table_of",
+    "write_part",
+]
