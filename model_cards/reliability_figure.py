@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from modeling_easysed.metrics import expected_calibration_error, reliability_bins
-from modeling_easysed.plot_easysed import COLOURS
+from modeling_easysed.palette_easysed import SERIES
 
 FILE_NAME = "reliability.png"
 NUM_BINS, DPI = 10, 150
@@ -57,7 +57,7 @@ def draw_reliability(results: dict[str, Any] | None, path: Path) -> bool:
     figure = Figure(figsize=(6.0, 4.8), dpi=DPI, layout="constrained")
     axes = FigureCanvasAgg(figure).figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.45", linewidth=1)
-    styles = zip((-SHIFT, SHIFT), ("s", "o"), ("white", COLOURS[0]), (COLOURS[1], COLOURS[0]), strict=True)
+    styles = zip((-SHIFT, SHIFT), ("s", "o"), ("white", SERIES[0]), (SERIES[1], SERIES[0]), strict=True)
     for (name, (probabilities, right)), (shift, marker, face, colour) in zip(series.items(), styles, strict=False):
         bins = reliability_bins(probabilities, right, NUM_BINS, "positive_class")
         filled = bins.count > 0

@@ -106,6 +106,12 @@ class Detection:
             events.
         decision_rule: sentences on the goal, the thresholds and what is guaranteed.
         log_mel: (columns, mels), dB, a coarse picture of the recording for `plot`; None = no picture.
+        mel_hz: (mels,), Hz, the centres of the bands of `log_mel`.
+        envelope: (columns, 2), lowest and highest sample of equal parts of the recording, full scale 1, mono at the
+            model's rate; None = no picture.
+        spread: (frames, classes), standard deviation of the probability over all passes (or exits, or the closed form)
+            and time shifts: how far the model's own answers lie apart. No calibrated interval. None where there is one
+            answer. In a long recording, where a frame stands for many, that of the frame with the largest probability.
     """
 
     events: list[Event]
@@ -120,6 +126,9 @@ class Detection:
     receipt: dict[str, Any] = field(default_factory=dict)
     decision_rule: list[str] = field(default_factory=list)
     log_mel: np.ndarray | None = field(default=None, repr=False)
+    envelope: np.ndarray | None = field(default=None, repr=False)
+    spread: np.ndarray | None = field(default=None, repr=False)
+    mel_hz: np.ndarray | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         name = "" if self.file is None else f"{self.file!r}, "
@@ -160,24 +169,30 @@ class Detection:
             raise ImportError("to_dataframe needs pandas: pip install pandas") from error
         return pandas.DataFrame(self.to_rows(), columns=list(ROW_COLUMNS))
 
-    def plot(self, path: str | Path | None = None) -> Any:
-        """Draws the log-mel frames, the class probabilities and the events on one time axis.
+    def plot(self, path: str | Path | None = None, theme: str = "light") -> Any:
+        """Draws waveform, log-mel frames and a lane for every class that comes near sounding, on one time axis.
+
+        A lane holds the class's probability, 0 to 1, in a band of 1.645 times its `spread` to either side (cut at 0 and
+        1), and below it its events: accepted ones solid, those for review pale and hatched, rejected ones hollow, with
+        their confidence where it fits and the 90 % intervals of their borders.
 
         Args:
             path: where to save the picture (.png, .pdf, .svg); None = only return it.
+            theme: "light" or "dark".
 
         Returns:
             The matplotlib Figure, not shown on any screen.
 
         Raises:
             ImportError: without matplotlib.
-            ValueError: a suffix that matplotlib cannot write; a detection without frames, as files of events give it.
+            ValueError: a suffix that matplotlib cannot write; an unknown theme; a detection without frames, as files of
+                events give it.
         """
         if len(self.frame_times) == 0:
             raise ValueError("plot needs the frames, which no file of events holds: detect the recording again")
         from .plot_easysed import plot_detection
 
-        return plot_detection(self, path)
+        return plot_detection(self, path, theme)
 
 
 def _plain(value: Any) -> Any:

@@ -128,6 +128,16 @@ class EasySEDFeatureExtractor(SequenceFeatureExtractor):
         )
         return torch.from_numpy(filters).float()  # (fft bins, mels)
 
+    def mel_hz(self) -> np.ndarray:
+        """(mels,), Hz, the centres of the mel bands; of one without a bin of the transform, between its neighbours."""
+        filters = self.mel_filters.numpy().astype(np.float64)
+        # (fft bins, mels)
+        bins_hz = np.arange(len(filters)) * self.sampling_rate / self.fft_length_samples
+        weights = filters.sum(axis=0)
+        centres = bins_hz @ filters / np.maximum(weights, 1e-12)
+        known = np.flatnonzero(weights > 0)
+        return np.interp(np.arange(len(centres)), known, centres[known])
+
     def log_mel(self, samples: torch.Tensor) -> torch.Tensor:
         """Log-mel power in dB, not normalised.
 

@@ -84,7 +84,7 @@ class Heard:
     def __init__(self, temperatures: Temperatures | None = None) -> None:
         self.temperatures, self.first, self.num_points = temperatures, 0, 0
         self.recording: RecordingSamples | None = None
-        self.raw = self.line = FrameLine(*(torch.zeros(0, 0) for _ in range(3)))
+        self.raw = self.line = FrameLine(*(torch.zeros(0, 0) for _ in range(4)))
 
     @property
     def points_per_frame(self) -> int:

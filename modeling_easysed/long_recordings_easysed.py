@@ -21,6 +21,7 @@ from .audio_easysed import (
     plausible_rate,
     resampler_of_blocks,
 )
+from .columns_easysed import ColumnMaximum, Envelope
 from .evidence_easysed import Evidence
 from .finder_easysed import EventFinder
 from .input_easysed import input_warnings, key_word, measure_input
@@ -155,29 +156,6 @@ class PartMeasures:
         return sentences
 
 
-class ColumnMaximum:
-    """The largest of every `step` neighbouring rows, without keeping the rows."""
-
-    def __init__(self, step: int) -> None:
-        self.step, self.columns, self.num_rows = step, [], 0
-        self._rest: np.ndarray | None = None
-
-    def add(self, rows: np.ndarray, first: int) -> None:
-        """Rows (rows, values) from number `first` on; those that were seen before are left out."""
-        rows = rows[self.num_rows - first :]
-        self.num_rows += len(rows)
-        rows = rows if self._rest is None else np.concatenate([self._rest, rows])
-        whole = len(rows) // self.step * self.step
-        if whole > 0:
-            self.columns.append(np.maximum.reduceat(rows[:whole], np.arange(0, whole, self.step), axis=0))
-        self._rest = rows[whole:].copy()
-
-    def result(self) -> np.ndarray:
-        """(columns, values)."""
-        last = [] if self._rest is None or len(self._rest) == 0 else [self._rest.max(axis=0, keepdims=True)]
-        return np.concatenate(self.columns + last)
-
-
 @dataclass
 class Overview:
     """What is kept of a long recording.
@@ -187,6 +165,8 @@ class Overview:
         clip: duration, rate, warnings.
         times: (columns,) seconds, their middles; probabilities, total: (columns, classes), the largest inside.
         log_mel: (columns, mels), normalised.
+        envelope: (columns, 2), lowest and highest sample.
+        spread: (columns, classes), of the probability that is the largest; None where there is one sample of it.
     """
 
     found: list[Evidence]
@@ -195,6 +175,8 @@ class Overview:
     probabilities: np.ndarray
     total: np.ndarray
     log_mel: np.ndarray
+    envelope: np.ndarray
+    spread: np.ndarray | None
 
 
 def listen_long(
@@ -209,21 +191,23 @@ def listen_long(
     num_frames = max(1, int(blocks.announced_s * rate / hop))
     per_frame = listener.stride if len(listener.starts) == 1 else 1  # log-mel frames of one point
     step = -(-(num_frames // per_frame) // MAX_COLUMNS)
-    lines = [ColumnMaximum(max(1, step)) for _ in range(2)]
+    line, total = (ColumnMaximum(max(1, step)) for _ in range(2))
     picture = ColumnMaximum(-(-num_frames // PICTURE_COLUMNS))
+    envelope = Envelope(num_frames * hop)
     total_windows = -(-num_frames // (listener.window - 2 * listener.context))
     found, num_done = [], 0
 
     def look(duration_s: float | None) -> None:
         found.extend(finder.update(heard, duration_s))
-        for line, values in zip(lines, (heard.line.probabilities, heard.line.total), strict=True):
-            line.add(values.numpy(), heard.first_point)
+        line.add(heard.line.probabilities.numpy(), heard.first_point, heard.line.spread.numpy())
+        total.add(heard.line.total.numpy(), heard.first_point)
         picture.add(heard.recording.log_mel.numpy(), heard.first * listener.stride)
         heard.forget(finder.needed_from(heard))
 
     for block in blocks:
         size = round(PUSHED_S * rate)
         for start in range(0, len(block), size):
+            envelope.add(block[start : start + size])
             num_new = listener.push(block[start : start + size])
             if num_new > 0:
                 look(None)
@@ -234,10 +218,19 @@ def listen_long(
     look(blocks.clip.duration)
     if progress is not None:
         progress(total_windows, total_windows)
-    probabilities, total = (line.result() for line in lines)
-    point_s, width = hop * per_frame / rate, lines[0].step
+    probabilities, spread = line.results()
+    point_s, width = hop * per_frame / rate, line.step
     times = np.minimum((np.arange(len(probabilities)) * width + (width - 1) / 2) * point_s, blocks.clip.duration)
-    return Overview(sorted(found, key=lambda one: one.box), blocks.clip, times, probabilities, total, picture.result())
+    return Overview(
+        found=sorted(found, key=lambda one: one.box),
+        clip=blocks.clip,
+        times=times,
+        probabilities=probabilities,
+        total=total.result(),
+        log_mel=picture.result(),
+        envelope=envelope.result(),
+        spread=spread if heard.recording.num_answers > 1 else None,
+    )
 
 
 def announced_duration(source: Any) -> float | None:

@@ -17,6 +17,7 @@ from . import long_recordings_easysed
 from .ast_checkpoint_easysed import read_ast_config
 from .audio_easysed import AudioClip, read_audio
 from .calibration_easysed import Calibration, setting_name
+from .columns_easysed import Envelope
 from .configuration_easysed import EasySEDConfig
 from .decisions_easysed import DEFAULT_GOAL, Goal, Rule, Table, make_rule
 from .decoding_easysed import decoding_for_exit
@@ -252,6 +253,9 @@ class SoundEventDetectionPipeline(Pipeline):
             receipt=self.receipt(exit, sampling, shifts, goal),
             decision_rule=judge.sentences,
             log_mel=self._picture(seen.log_mel),
+            envelope=seen.envelope,
+            spread=seen.spread,
+            mel_hz=self.feature_extractor.mel_hz(),
         )
 
     def _overview(
@@ -264,6 +268,8 @@ class SoundEventDetectionPipeline(Pipeline):
         """What is seen in a recording that was listened to as a whole."""
         extractor = self.feature_extractor
         raw = line = frame_line(recording)
+        envelope = Envelope(len(clip.samples))
+        envelope.add(clip.samples)
         if self.calibration is not None:
             line = frame_line(recording, self.calibration.temperatures(recording.frame_exits))
         return Overview(
@@ -273,6 +279,8 @@ class SoundEventDetectionPipeline(Pipeline):
             probabilities=line.probabilities.numpy(),
             total=line.total.numpy(),
             log_mel=recording.log_mel.numpy(),
+            envelope=envelope.result(),
+            spread=line.spread.numpy() if recording.num_answers > 1 else None,
         )
 
     # ---- what streams and long recordings need as well ---------------------------------------------------------------

@@ -17,7 +17,7 @@ from .feature_extraction_easysed import EasySEDFeatureExtractor
 from .modeling_easysed import EasySEDForSoundEventDetection
 from .monte_carlo_easysed import evaluating
 from .sampling_easysed import Sampling, WindowSamples, binary_entropy, sample_window
-from .shifts_easysed import average_views, view_starts
+from .shifts_easysed import average_views, spread_of_views, view_starts
 from .windows_easysed import Window, join_windows, plan_windows
 
 CHUNK_FRAMES = 4096  # output frames whose samples are averaged at once
@@ -52,6 +52,11 @@ class RecordingSamples:
     num_samples: int
     log_mel: torch.Tensor
 
+    @property
+    def num_answers(self) -> int:
+        """How many probabilities are averaged at every time: samples x views."""
+        return len(self.weights) * len(self.views)
+
     def grid(self) -> torch.Tensor:
         """Times (grid,) of the common line, samples: the frames of a single view, else every log-mel frame."""
         step = self.frame_samples if len(self.views) == 1 else self.hop_samples
@@ -65,11 +70,14 @@ class FrameLine(NamedTuple):
         probabilities: mean over samples and views.
         total: entropy of that mean, nats.
         aleatoric: mean of the samples' entropies; total less aleatoric is epistemic, never negative.
+        spread: standard deviation of the probability over samples and views; between the frames of a view it is at most
+            what is given, and just that where the samples move alike.
     """
 
     probabilities: torch.Tensor
     total: torch.Tensor
     aleatoric: torch.Tensor
+    spread: torch.Tensor | None = None
 
 
 def recording_features(extractor: EasySEDFeatureExtractor, samples: np.ndarray) -> torch.Tensor:
@@ -169,7 +177,7 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
         recording: its samples.
         temperatures: (frames,) divisor of the logits of each frame of the plain view; None = 1.
     """
-    means, entropies = {}, {}
+    means, entropies, spreads = {}, {}, {}
     for start, logits in recording.views.items():
         divisor = torch.ones(logits.shape[-2]) if temperatures is None else torch.from_numpy(temperatures).float()
         pieces = [
@@ -178,22 +186,25 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
                 logits.split(CHUNK_FRAMES, dim=-2), divisor[: logits.shape[-2]].split(CHUNK_FRAMES), strict=True
             )
         ]
-        means[start], entropies[start] = (torch.cat(column) for column in zip(*pieces, strict=True))
+        means[start], entropies[start], spreads[start] = (torch.cat(column) for column in zip(*pieces, strict=True))
     times = recording.grid()
     if len(means) == 1:
-        probabilities, aleatoric = means[0], entropies[0]
+        probabilities, aleatoric, spread = means[0], entropies[0], spreads[0]
     else:
         probabilities = average_views(means, recording.frame_samples, times)
         aleatoric = average_views(entropies, recording.frame_samples, times)
+        spread = spread_of_views(means, spreads, probabilities, recording.frame_samples, times)
     probabilities = probabilities.clamp(0.0, 1.0)
     total = -(torch.xlogy(probabilities, probabilities) + torch.xlogy(1 - probabilities, 1 - probabilities))
-    return FrameLine(probabilities, total, torch.minimum(aleatoric, total))
+    return FrameLine(probabilities, total, torch.minimum(aleatoric, total), spread)
 
 
-def _means_over_samples(logits: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted mean probability and entropy (frames, classes) of logits (samples, frames, classes)."""
-    columns = weights[:, None, None]
-    return (torch.sigmoid(logits) * columns).sum(0), (binary_entropy(logits) * columns).sum(0)
+def _means_over_samples(logits: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weighted mean, entropy and deviation of probabilities (frames, classes) of logits (samples, frames, classes)."""
+    columns, probabilities = weights[:, None, None], torch.sigmoid(logits)
+    mean = (probabilities * columns).sum(0)
+    spread = probabilities.sub_(mean).square_().mul_(columns).sum(0).sqrt_()
+    return mean, (binary_entropy(logits) * columns).sum(0), spread
 
 
 __all__ = [

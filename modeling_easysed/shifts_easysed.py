@@ -67,4 +67,25 @@ def average_views(views: "dict[int, torch.Tensor]", frame_samples: int, times: "
     return total / len(views)
 
 
-__all__ = ["MAX_SHIFTS", "SHIFT_S", "average_views", "interpolate_frames", "view_starts"]
+def spread_of_views(
+    means: dict[int, torch.Tensor],
+    spreads: dict[int, torch.Tensor],
+    mean: torch.Tensor,
+    frame_samples: int,
+    times: torch.Tensor,
+) -> torch.Tensor:
+    """Standard deviation over the samples of all views, (grid, classes): inside the views and between them.
+
+    Args:
+        means, spreads: {start of a view: (frames, classes)}, over its samples.
+        mean: (grid, classes), what `average_views` gives of `means`.
+        frame_samples, times: see `interpolate_frames`.
+    """
+    variance = torch.zeros_like(mean)
+    for start in means:
+        variance += interpolate_frames(spreads[start], start, frame_samples, times).square_()
+        variance += interpolate_frames(means[start], start, frame_samples, times).sub_(mean).square_()
+    return (variance / len(means)).sqrt_()
+
+
+__all__ = ["MAX_SHIFTS", "SHIFT_S", "average_views", "interpolate_frames", "spread_of_views", "view_starts"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from test_pipeline import RATE, make_audio, make_pipe
+from tiny_training import two_processes
 
 from modeling_easysed import read_events
 from modeling_easysed.cli import batch
@@ -174,6 +175,45 @@ def test_workers_write_the_same_files(model, audio, tmp_path):
     for out, workers in (("one", "1"), ("two", "2")):
         assert detect(model, audio, tmp_path / out, "--format", "csv,json", "--workers", workers) == 1
     assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
+
+
+def test_processes_of_accelerate_share_the_list(model, audio, tmp_path):
+    (audio / "bad.wav").write_bytes(b"")
+    assert detect(model, audio, tmp_path / "one", "--format", "csv,json") == 1
+    command = [
+        "-m",
+        "modeling_easysed.cli.main",
+        "detect",
+        str(audio),
+        "--model",
+        model,
+        *PLAIN,
+        "--format",
+        "csv,json",
+    ]
+    out = ["--out", f"{tmp_path}/two/"]
+    done = subprocess.run([*two_processes(), *command, *out], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count(f"{NUM_GOOD} recordings (0.00 h) done") == 1, done.stderr
+    assert done.stderr.count("not calibrated") == 1 and "1 failed:" in done.stderr
+    assert content_of(tmp_path / "one") == content_of(tmp_path / "two")  # and no manifest of one process is left
+
+
+def test_processes_need_an_output_folder(model, audio, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert easysed(["detect", str(audio), "--model", model, *PLAIN]) == 2
+    assert "several processes share a list only with an output folder" in capsys.readouterr().err
+
+
+def test_entries_of_a_process_that_was_killed_count(tmp_path):
+    batch.Manifest(tmp_path).add({"file": "a.wav", "content": "1", "settings": "s"})
+    batch.Manifest(tmp_path, rank=1).add({"file": "b.wav", "content": "2", "settings": "s"})
+    assert len(list(tmp_path.iterdir())) == 2
+    manifest = batch.Manifest(tmp_path)
+    assert manifest.is_done(batch.Task(Path("b.wav"), {}), "2", "s")
+    manifest.tidy()
+    assert [path.name for path in tmp_path.iterdir()] == [batch.MANIFEST]
+    assert set(batch.Manifest(tmp_path).entries) == {"a.wav", "b.wav"}
 
 
 def light_start(args: argparse.Namespace, num_threads: int) -> None:

@@ -1,4 +1,4 @@
-"""Detections as data: JSON, rows, DataFrame, picture."""
+"""Detections as data: JSON, rows, DataFrame."""
 
 import json
 
@@ -93,26 +93,3 @@ def test_repr_is_short():
     events = [Event(number / 10, number / 10 + 0.05, "dog_bark", 0.5) for number in range(40)]
     shown = repr(make_detection(events))
     assert "dog_bark 0.00-0.05 s" in shown and "40 in all" in shown and len(shown) < 500
-
-
-def test_plot_shows_the_events_and_saves(tmp_path):
-    pytest.importorskip("matplotlib")
-    path = tmp_path / "yard.png"
-    figure = make_detection().plot(path)
-    assert path.read_bytes().startswith(b"\x89PNG")
-    mel, probabilities, events = figure.axes[:3]
-    assert len(mel.images) == 1 and len(probabilities.images) == 1
-    assert [(bar.get_x(), bar.get_width()) for bar in events.patches] == [(0.5, 0.75), (2.0, 3.0)]
-    assert [label.get_text() for label in events.get_yticklabels()] == ["dog bark", r"rain \$1"]
-    assert events.get_xlim() == (0.0, 5.0)
-
-
-@pytest.mark.parametrize(("num_classes", "num_frames"), [(3, 1), (40, 126), (3, 20_000)])
-def test_plot_of_many_classes_and_of_few_and_many_frames(num_classes, num_frames):
-    pytest.importorskip("matplotlib")
-    detection = make_detection([], num_classes, num_frames)
-    detection.log_mel = None
-    figure = detection.plot()
-    image = figure.axes[1].images[0].get_array()
-    assert image.shape[0] == min(num_classes, 20) and image.shape[1] <= 3000
-    assert figure.axes[2].texts[0].get_text() == "no events"

@@ -9,7 +9,8 @@ from test_stream import bursts
 
 from modeling_easysed import long_recordings_easysed
 from modeling_easysed.audio_easysed import AudioError
-from modeling_easysed.long_recordings_easysed import AudioBlocks, ColumnMaximum, PartMeasures, announced_duration, clock
+from modeling_easysed.columns_easysed import ColumnMaximum, Envelope
+from modeling_easysed.long_recordings_easysed import AudioBlocks, PartMeasures, announced_duration, clock
 
 SPANS = [(1.0, 1.4), (3.0, 7.5), (9.9, 10.3), (12.0, 12.2), (20.0, 31.0), (44.4, 45.0)]
 DURATION_S = 47.3
@@ -65,6 +66,27 @@ def test_a_long_recording_gives_the_events_of_the_whole(
     assert in_blocks.probabilities.max(axis=0) == pytest.approx(whole.probabilities.max(axis=0), abs=1e-4)
     assert np.diff(in_blocks.frame_times).min() > 0 and in_blocks.frame_times[-1] <= whole.duration
     assert in_blocks.log_mel.max() == pytest.approx(whole.log_mel.max(), abs=0.01)
+    assert len(in_blocks.envelope) <= 2000 and in_blocks.envelope == pytest.approx(whole.envelope, abs=1e-5)
+    assert in_blocks.mel_hz.tolist() == whole.mel_hz.tolist()
+    if shifts == 0:
+        assert in_blocks.spread is None and whole.spread is None
+    else:
+        assert in_blocks.spread.shape == in_blocks.probabilities.shape
+        assert in_blocks.spread.max() <= whole.spread.max() + 1e-5
+
+
+@pytest.mark.parametrize("shifts", [0, 2])
+def test_an_event_on_every_border_between_windows_is_reported_once(pipe, everything_is_long, shifts):
+    config = pipe.model.config
+    step = config.window_s - 2 * config.context_s
+    borders = np.arange(config.window_s - config.context_s, 60.0, step)[::2]  # neighbours are two events, not one
+    between = borders[:-1] + step  # these lie on a border as well: two recordings hold them all
+    for middles in (borders, between):
+        spans = [(middle - 0.2, middle + 0.2) for middle in middles]
+        found = pipe(as_source(bursts(*spans, duration_s=61.0)), uncertainty="none", shifts=shifts)
+        assert [(event.onset, event.offset) for event in found.events if event.label == found.events[0].label] == [
+            (pytest.approx(onset, abs=0.05), pytest.approx(offset, abs=0.05)) for onset, offset in spans
+        ]
 
 
 def test_progress_ends_at_its_total(pipe, samples, everything_is_long):
@@ -112,6 +134,29 @@ def test_columns_hold_the_largest_of_their_rows():
         maximum.add(rows[start : first + 7], start)
     expected = [rows[start : start + 10].max(axis=0) for start in range(0, 103, 10)]
     assert np.array_equal(maximum.result(), expected)
+
+
+def test_beside_the_largest_stands_what_stood_there():
+    rng = np.random.default_rng(0)
+    rows, beside = rng.normal(size=(103, 2)), rng.normal(size=(103, 2))
+    maximum = ColumnMaximum(10)
+    for first in range(0, 103, 7):
+        maximum.add(rows[first : first + 7], first, beside[first : first + 7])
+    largest, found = maximum.results()
+    for column, start in enumerate(range(0, 103, 10)):
+        places = start + rows[start : start + 10].argmax(axis=0)
+        assert largest[column].tolist() == [rows[places[0], 0], rows[places[1], 1]]
+        assert found[column].tolist() == [beside[places[0], 0], beside[places[1], 1]]
+
+
+def test_an_envelope_holds_the_lowest_and_highest_sample():
+    samples = np.random.default_rng(0).normal(size=5001).astype(np.float32)
+    envelope = Envelope(5001)  # 2000 columns at most: three samples each
+    for start in range(0, 5001, 700):
+        envelope.add(samples[start : start + 700])
+    found = envelope.result()
+    assert found.shape == (1667, 2)
+    assert found.tolist() == [[one.min(), one.max()] for one in samples.reshape(-1, 3)]
 
 
 def test_parts_are_measured_one_by_one():

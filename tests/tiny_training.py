@@ -93,23 +93,19 @@ def run(command: list[str], **options) -> subprocess.CompletedProcess:
     )
 
 
-def launch_two(config: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """`accelerate launch` on two CPU processes; --cpu would start one, without a word."""
+def two_processes() -> list[str]:
+    """`accelerate launch` on two CPU processes, for a script or a module; --cpu would start one, without a word."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launcher += [
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--main_process_port",
-        port,
-    ]
-    return run([*launcher, str(TRAIN), "--config", str(config), *arguments])
+    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    return [*launcher, "--main_process_port", port]
+
+
+def launch_two(config: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Training on two processes."""
+    return run([*two_processes(), str(TRAIN), "--config", str(config), *arguments])
 
 
 def weights_of(run_folder: Path) -> dict[str, torch.Tensor]:

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from trust_figures import wilson_interval
 
-from modeling_easysed.plot_easysed import COLOURS
+from modeling_easysed.palette_easysed import SERIES
 
 DPI = 150
-EDGE, DARK, LIGHT, WARM = "0.25", COLOURS[0], "#BBD7EC", "#F2C9A8"
+EDGE, DARK, LIGHT, WARM = "0.25", SERIES[0], "#BBD7EC", "#F2C9A8"
 # Fate: (words, fill, hatch), from good to bad; events of the truth grow to the right, false detections to the left.
 EVENT_STYLES = {
     "right": ("right", DARK, ""),
@@ -29,7 +29,7 @@ EVENT_STYLES = {
 }
 FALSE_STYLES = {
     "piece": ("further piece of an event of its class", LIGHT, "||||"),
-    "on_other_class": ("lies on an event of another class", COLOURS[1] + "A0", "\\\\\\\\"),
+    "on_other_class": ("lies on an event of another class", SERIES[1] + "A0", "\\\\\\\\"),
     "on_nothing": ("lies on nothing", "0.35", ""),
 }
 TRAITS = {

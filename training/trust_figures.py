@@ -19,17 +19,17 @@ from PIL import Image
 
 from modeling_easysed.metrics import aurc, expected_calibration_error, reliability_bins
 from modeling_easysed.metrics.uncertainty import TIE_DECIMALS
-from modeling_easysed.plot_easysed import COLOURS
+from modeling_easysed.palette_easysed import SERIES
 
 DPI, GREY = 150, "0.45"
 RELIABILITY_BINS, ECE_BINS, STATED_LEVEL = 10, 15, 0.9
 MIN_KEPT = 20  # the error rate among fewer events is noise, so the drawn curve starts here
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (2.5, 1, 1, 1, 1, 1)))
 METHODS = {  # uncertainties of the pipeline: words, marker, colour
-    "none": ("one pass", "o", COLOURS[8]),
-    "exits": ("agreement of the exits", "s", COLOURS[0]),
-    "moments": ("closed-form moments", "D", COLOURS[3]),
-    "mc": ("Monte Carlo dropout", "^", COLOURS[1]),
+    "none": ("one pass", "o", SERIES[8]),
+    "exits": ("agreement of the exits", "s", SERIES[0]),
+    "moments": ("closed-form moments", "D", SERIES[3]),
+    "mc": ("Monte Carlo dropout", "^", SERIES[1]),
 }
 DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7))
 DISTANCES = (15, 23, 33, 46)  # pixels from a curve to its name; the nearest free place wins
@@ -81,8 +81,8 @@ def draw_reliability(groups: Mapping[str, tuple[Any, Any]], path: str | Path) ->
         x, share, total = (values[bins.count > 0] for values in (bins.confidence, bins.accuracy, bins.count))
         low, high = wilson_interval(np.rint(share * total), total)  # rint: whole counts again
         _share_axes(axes)
-        axes.vlines(x, low, high, color=COLOURS[0], linewidth=1.5)
-        axes.plot(x, share, "o", color=COLOURS[0], markersize=6, clip_on=False, zorder=4)
+        axes.vlines(x, low, high, color=SERIES[0], linewidth=1.5)
+        axes.plot(x, share, "o", color=SERIES[0], markersize=6, clip_on=False, zorder=4)
         axes.set_title(f"{moment}: {name}\nECE {ece:.3f}, {len(right):,} events", loc="left", fontsize=11)
         below.bar(bins.edges[:-1], bins.count, 1 / RELIABILITY_BINS, align="edge", color="0.7", edgecolor="white")
         below.set_xlabel(f"{name}, mean of the bin")
@@ -99,7 +99,7 @@ def draw_risk_coverage(curves: Mapping[str, tuple[Any, Any]], path: str | Path) 
     for index, (name, curve) in enumerate(curves.items()):
         confidence, right = _events(curve, name)
         points = np.column_stack(risk_coverage(confidence, right))[min(MIN_KEPT, len(right)) - 1 :]
-        colour, dashes = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
+        colour, dashes = SERIES[index % len(SERIES)], DASHES[index % len(DASHES)]
         label = f"{name}, AURC {aurc(-confidence, 1 - right):.3f}"
         axes.plot(*points.T, color=colour, linestyle=dashes, linewidth=2, label=label)
         drawn.append((name, points, colour))
@@ -129,7 +129,7 @@ def draw_interval_coverage(
     axes.text(STATED_LEVEL - 0.015, 0.02, "stated 90 %", color=GREY, fontsize=9, ha="right")
     for index, (name, values) in enumerate(observed.items()):
         share = _array(values, name, len(levels), is_share=True)
-        colour, label = COLOURS[index % len(COLOURS)], name
+        colour, label = SERIES[index % len(SERIES)], name
         if name in bands:
             low, high = (_array(border, f"band of {name}", len(levels), is_share=True) for border in bands[name])
             axes.fill_between(levels, low, high, color=colour, alpha=0.16, linewidth=0)

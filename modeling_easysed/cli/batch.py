@@ -23,9 +23,12 @@ from typing import Any
 from modeling_easysed.cli.errors import CommandError, one_line
 from modeling_easysed.cli.formats import SUFFIXES, is_binary, writer_of
 from modeling_easysed.cli.inputs import Input, output_names
+from modeling_easysed.cli.ranks import Ranks, ranks_of_process
+from modeling_easysed.cli.report import PARTS, write_report
 from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, warning_line
 
 MANIFEST = "easysed-manifest.jsonl"
+RANK_MANIFESTS = "easysed-manifest.rank*.jsonl"  # of all processes but the first, until the run has ended
 PART = re.compile(r"\.[0-9a-f]{32}\.part")
 HASHED_BYTES = 2**20
 IN_FLIGHT = 2  # recordings handed to every worker at most
@@ -33,7 +36,7 @@ IN_FLIGHT = 2  # recordings handed to every worker at most
 
 @dataclass(frozen=True)
 class Task:
-    """One recording: where it lies, and {format or "plot": its file}."""
+    """One recording: where it lies, and {format, "plot" or "report": its file}."""
 
     path: Path
     outputs: dict[str, Path]
@@ -53,15 +56,23 @@ class Manifest:
 
     Args:
         folder: of the outputs.
+        rank: of this process, which adds to a file of its own: not every shared disk appends for several at once.
 
     Attributes:
         entries: {file: entry}, the newest of each.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path, self.entries = folder / MANIFEST, {}
-        if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+    def __init__(self, folder: Path, rank: int = 0) -> None:
+        self.folder = folder
+        self.path = folder / (MANIFEST if rank == 0 else RANK_MANIFESTS.replace("*", str(rank)))
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.read()
+
+    def read(self) -> None:
+        """The entries of all processes."""
+        for path in (self.folder / MANIFEST, *sorted(self.folder.glob(RANK_MANIFESTS))):
+            lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if path.is_file() else []
+            for line in lines:
                 with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off is no entry
                     entry = json.loads(line)
                     self.entries[entry["file"]] = entry
@@ -70,7 +81,7 @@ class Manifest:
         """Whether the files of a recording stand there, made from this content under these settings."""
         entry = self.entries.get(str(task.path))
         known = entry is not None and (entry["content"], entry["settings"]) == (content, settings)
-        return known and all(path.is_file() for path in task.outputs.values())
+        return known and all(name in entry["outputs"] and path.is_file() for name, path in task.outputs.items())
 
     def add(self, entry: dict[str, Any]) -> None:
         """Adds an entry, safe on disk when this returns."""
@@ -81,12 +92,15 @@ class Manifest:
             os.fsync(file.fileno())
 
     def tidy(self) -> None:
-        """Rewrites the manifest in order of the files, one line each."""
+        """Rewrites the manifest in order of the files, one line each, with what all processes have added."""
         from modeling_easysed.formats.files import replacing
 
+        self.read()
         lines = [json.dumps(self.entries[name], ensure_ascii=False, sort_keys=True) for name in sorted(self.entries)]
-        with replacing(self.path, binary=True) as file:
+        with replacing(self.folder / MANIFEST, binary=True) as file:
             file.write("".join(line + "\n" for line in lines).encode("utf-8", errors="surrogateescape"))
+        for path in self.folder.glob(RANK_MANIFESTS):
+            path.unlink(missing_ok=True)
 
 
 def content_id(path: Path) -> str:
@@ -104,16 +118,21 @@ def settings_id(receipt: dict[str, Any], formats: Sequence[str], has_plots: bool
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
-def plan(inputs: Sequence[Input], folder: Path, formats: Sequence[str], plots: Path | None) -> list[Task]:
+def plan(
+    inputs: Sequence[Input], folder: Path, formats: Sequence[str], plots: Path | None, has_report: bool = False
+) -> list[Task]:
     """Where everything goes; `plots` is a folder, or the picture of the only recording."""
     names = {one: output_names(inputs, SUFFIXES[one]) for one in formats}
     is_picture = plots is not None and plots.suffix != "" and not plots.is_dir()
     pictures = {} if plots is None else output_names(inputs, ".png")
+    parts = output_names(inputs, ".html") if has_report else {}
     tasks = []
     for one in inputs:
         outputs = {form: folder / names[form][one.path] for form in formats}
         if plots is not None:
             outputs["plot"] = plots if is_picture else plots / pictures[one.path]
+        if has_report:
+            outputs["report"] = folder / PARTS / parts[one.path]
         tasks.append(Task(one.path, outputs))
     return tasks
 
@@ -140,9 +159,13 @@ def process(pipe: Any, settings: dict[str, Any], task: Task) -> dict[str, Any]:
     for form, path in task.outputs.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, binary=form == "plot" or is_binary(form)) as stream:
+            with replacing(path, binary=form in ("plot", "report") or is_binary(form)) as stream:
                 if form == "plot":
                     detection.plot().savefig(stream, format=path.suffix[1:])
+                elif form == "report":
+                    from modeling_easysed.cli.report_part import write_part
+
+                    write_part(stream, detection, task.path)
                 else:
                     writer_of(form)([detection], stream, False)
         except OSError as error:
@@ -261,10 +284,11 @@ class Run:
     """One run over a folder: what is not done is done, accounted for and told.
 
     Args:
-        args: of the command, with `out`, `plot`, `format`, `workers` and `debug`.
+        args: of the command, with `out`, `plot`, `report`, `format`, `workers` and `debug`.
         inputs: recordings.
         settings: of the pipeline; settings_key: see `settings_id`.
         say: tells a person one line.
+        ranks: this process among its peers; it does its share.
 
     Raises:
         CommandError: when the folder cannot be written to.
@@ -277,26 +301,31 @@ class Run:
         settings: dict[str, Any],
         settings_key: str,
         say: Callable[[str], None],
+        ranks: Ranks,
     ) -> None:
-        self.args, self.settings, self.settings_key, self.say = args, settings, settings_key, say
+        self.args, self.settings, self.settings_key, self.say, self.ranks = args, settings, settings_key, say, ranks
         self.folder = Path(args.out).expanduser()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_parts(self.folder)
-            self.manifest = Manifest(self.folder)
+            if ranks.is_first:
+                remove_parts(self.folder)
+            ranks.wait()
+            self.manifest = Manifest(self.folder, ranks.index)
             self.manifest.path.open("a", encoding="utf-8").close()
         except OSError as error:
             raise CommandError(f"--out {args.out} cannot be written: {error.strerror}") from error
         plots = None if args.plot is None else Path(args.plot).expanduser()
-        self.tasks = plan(inputs, self.folder, args.format, plots)
+        tasks = plan(inputs, self.folder, args.format, plots, args.report is not None)
+        self.tasks = ranks.share(tasks)
         self.totals, self.failures = Totals(), []
+        self.failed: set[Path] = set()
         self.contents: dict[Path, str] = {}
         self.said: set[str] = set()
 
     def drive(self, pipe: Any) -> None:
         """Does everything; `pipe` works here where there is one worker."""
         begin = time.perf_counter()
-        with progress_bar(len(self.tasks)) as self.bar:
+        with progress_bar(len(self.tasks), enabled=self.ranks.is_first) as self.bar:
             if self.args.workers == 1:
                 results = results_here(pipe, self.settings, self._todo(), self.args.debug)
             else:
@@ -310,7 +339,9 @@ class Run:
                 minutes = (time.perf_counter() - begin) / 60
                 speed = f"{self.totals.audio_s / 3600 / minutes:.2f} h of audio a minute"
                 self.bar.set_description_str(speed, refresh=False)
-        self.manifest.tidy()
+        self.ranks.wait()
+        if self.ranks.is_first:
+            self.manifest.tidy()
 
     def _todo(self) -> Iterator[Task]:
         """What is not done yet."""
@@ -339,13 +370,15 @@ class Run:
     def _fail(self, task: Task, message: str) -> None:
         line = message if str(task.path) in message else f"{task.path}: {message}"
         self.failures.append(line)
+        self.failed.add(task.path)
         self.bar.clear()
         self.say(f"error: {line}")
 
     def _warn(self, task: Task, warning: str) -> None:
         """What is the same for all recordings is said once."""
         text = warning_line(task.path, warning)
-        if text not in self.said:
+        is_general = text == warning
+        if text not in self.said and (self.ranks.is_first or not is_general):
             self.said.add(text)
             self.bar.clear()
             self.say(f"warning: {text}")
@@ -368,12 +401,23 @@ def main_batch(
     def say(message: str) -> None:
         print(f"easysed detect: {message}", file=sys.stderr)
 
-    begin = time.perf_counter()
+    begin, ranks = time.perf_counter(), ranks_of_process()
     settings_key = settings_id(pipe.receipt_of(**settings), args.format, args.plot is not None)
-    run = Run(args, inputs, settings, settings_key, say)
+    run = Run(args, inputs, settings, settings_key, say, ranks)
     run.drive(pipe)
-    totals, everything = run.totals, failures + run.failures
-    if len(inputs) + len(failures) > 1:
+    of_all = ranks.gather((run.totals, run.failures))
+    totals = Totals(
+        num_done=sum(one.num_done for one, _ in of_all),
+        num_skipped=sum(one.num_skipped for one, _ in of_all),
+        audio_s=sum(one.audio_s for one, _ in of_all),
+    )
+    everything = failures + [line for _, lines in of_all for line in lines]
+    if args.report is not None:
+        own = [task.outputs["report"] for task in run.tasks if task.path not in run.failed]
+        parts = [part for share in ranks.gather(own) for part in share]
+        if ranks.is_first:
+            write_report(Path(args.report).expanduser(), parts, pipe.receipt_of(**settings), everything)
+    if len(inputs) + len(failures) > 1 and ranks.is_first:
         for line in summary(totals, everything, time.perf_counter() - begin):
             say(line)
     if not everything:

@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from modeling_easysed.cli.batch import main_batch
 from modeling_easysed.cli.errors import CommandError, one_line
 from modeling_easysed.cli.formats import FORMATS, format_of, is_binary, write_to_stdout, writer_of
 from modeling_easysed.cli.inputs import Input, collect, output_names
+from modeling_easysed.cli.ranks import ranks_of_process
+from modeling_easysed.cli.report import check_report, write_report
 from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, status, warning_line
 
 if TYPE_CHECKING:
@@ -34,21 +37,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description="Detects sound events in wav, flac, ogg and mp3 files of any length, rate and number of channels.",
         epilog="Exit status: 0 all well, 1 some inputs failed (the others are done), 2 nothing could be done.",
     )
-    bundled = ", ".join(BUNDLED_CHECKPOINTS) if BUNDLED_CHECKPOINTS else "none"
     parser.add_argument("paths", nargs="+", metavar="PATH", help="recordings, or folders to walk through")
-    parser.add_argument(
-        "--model",
-        default=DEFAULT_CHECKPOINT,
-        metavar="NAME|DIR|HUB_ID",
-        help=f"bundled ({bundled}), folder or Hub id; default: {DEFAULT_CHECKPOINT}",
-    )
-    parser.add_argument(
-        "--exit",
-        type=exit_number,
-        default="auto",
-        metavar="auto|N",
-        help="exit of the network, 1 = shallowest and fastest; auto = the first that is sure enough",
-    )
+    add_model_arguments(parser)
     add_trust_arguments(parser)
     parser.add_argument(
         "--format",
@@ -65,9 +55,32 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "manifest, and what is done there already is not done again",
     )
     parser.add_argument("--plot", metavar="FILE.png|DIR", help="draw the recording; for several recordings a folder")
+    parser.add_argument(
+        "--report",
+        metavar="FILE.html",
+        help="one page for people: pictures, events and sound of all recordings, the most doubtful first",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps, ...; auto = an accelerator if there is one")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, with --out FOLDER; default: 1")
     return parser
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which network, and how much of it."""
+    bundled = ", ".join(BUNDLED_CHECKPOINTS) if BUNDLED_CHECKPOINTS else "none"
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_CHECKPOINT,
+        metavar="NAME|DIR|HUB_ID",
+        help=f"bundled ({bundled}), folder or Hub id; default: {DEFAULT_CHECKPOINT}",
+    )
+    parser.add_argument(
+        "--exit",
+        type=exit_number,
+        default="auto",
+        metavar="auto|N",
+        help="exit of the network, 1 = shallowest and fastest; auto = the first that is sure enough",
+    )
 
 
 def format_names(text: str) -> tuple[str, ...]:
@@ -115,8 +128,10 @@ def run(args: argparse.Namespace) -> int:
     several = len(args.paths) > 1 or Path(args.paths[0]).expanduser().is_dir()
     _choose_format(args)
     _check_outputs(args, several)
+    ranks = ranks_of_process()
+    args.device = ranks.device(args.device)
     inputs, failures = collect(args.paths)
-    for failure in failures:
+    for failure in failures if ranks.is_first else []:
         _say(f"error: {failure}")
     if not inputs:
         return 2
@@ -124,8 +139,13 @@ def run(args: argparse.Namespace) -> int:
         pipe = load_pipeline(args)
         if isinstance(args.format, tuple):
             return main_batch(args, pipe, settings_of(args), inputs, failures)
-        job = _Job(args, pipe, inputs, failures)
-        _write(args, job, several)
+        with contextlib.ExitStack() as stack:
+            parts = None if args.report is None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            job = _Job(args, pipe, inputs, failures, parts)
+            _write(args, job, several)
+            if parts is not None:
+                receipt = pipe.receipt_of(**settings_of(args))
+                write_report(Path(args.report).expanduser(), sorted(parts.iterdir()), receipt, failures)
     if failures and job.num_done > 0:
         _say(f"{len(failures)} of {job.num_done + len(failures)} inputs failed, the others are done")
     elif len(failures) > 1:
@@ -142,6 +162,8 @@ def _choose_format(args: argparse.Namespace) -> None:
     if args.out is not None and _is_folder(args.out):
         args.format = args.format or ("table",)
         return
+    if ranks_of_process().count > 1:
+        raise CommandError("several processes share a list only with an output folder: --out FOLDER/")
     if args.workers > 1:
         raise CommandError("--workers needs an output folder: --out FOLDER/")
     if args.format is not None and len(args.format) > 1:
@@ -163,6 +185,8 @@ def _check_outputs(args: argparse.Namespace, several: bool) -> None:
         if name is not None and not _is_folder(name) and not Path(name).expanduser().absolute().parent.is_dir():
             raise CommandError(f"{option} {name}: its folder does not exist, create it first")
     _check_format(args, several)
+    if args.report is not None:
+        check_report(args.report)
     if args.plot is None:
         return
     if several and not _is_folder(args.plot):
@@ -214,10 +238,15 @@ def load_pipeline(args: argparse.Namespace) -> Any:
 
 
 class _Job:
-    """All inputs, one after the other; `failures` grows by one line for every input that could not be done."""
+    """All inputs, one after the other; `failures` grows by one line for every input that could not be done.
 
-    def __init__(self, args: argparse.Namespace, pipe: Any, inputs: list[Input], failures: list[str]) -> None:
-        self.args, self.pipe, self.inputs, self.failures = args, pipe, inputs, failures
+    `parts` is the folder for those of a report, or None.
+    """
+
+    def __init__(
+        self, args: argparse.Namespace, pipe: Any, inputs: list[Input], failures: list[str], parts: Path | None
+    ) -> None:
+        self.args, self.pipe, self.inputs, self.failures, self.parts = args, pipe, inputs, failures, parts
         self.num_done = 0
         self.said: set[str] = set()
 
@@ -242,15 +271,18 @@ class _Job:
         try:
             detection = self.pipe(one.path, **settings_of(self.args), progress=progress)
             self._plot(one, detection)
+            if self.parts is not None:
+                self._write_part(self.parts / f"{number:09d}.html", one, detection)
             return detection
         except Exception as error:  # whatever is wrong with one file, the others are still done
             if self.args.debug:
                 traceback.print_exc()
             bar.clear()
             message = one_line(error)
+            message = message if str(one.path) in message else f"{one.path}: {message}"
             self.failures.append(message)
             bar.update(number + 1 - bar.n)
-            _say(f"error: {message}" if str(one.path) in message else f"error: {one.path}: {message}")
+            _say(f"error: {message}")
             return None
 
     def _plot(self, one: Input, detection: "Detection") -> None:
@@ -261,6 +293,14 @@ class _Job:
             path = path / output_names(self.inputs, ".png")[one.path]
             path.parent.mkdir(parents=True, exist_ok=True)
         detection.plot(path)
+
+    @staticmethod
+    def _write_part(path: Path, one: Input, detection: "Detection") -> None:
+        from modeling_easysed.cli.report_part import write_part
+        from modeling_easysed.formats.files import replacing
+
+        with replacing(path, binary=True) as stream:
+            write_part(stream, detection, one.path)
 
     def _warn(self, warning: str) -> None:
         """A warning that is the same for all files is said once."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from modeling_easysed import __version__
-from modeling_easysed.cli import detect, doctor, export, models, push, stream
+from modeling_easysed.cli import app, cluster, detect, doctor, export, models, push, stream
 from modeling_easysed.cli.errors import CommandError, one_line
 
 EXIT_USAGE = 2
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="easysed", description="Sound event detection: what sounded, from when to when.")
     parser.add_argument("--version", action="version", version=f"easysed {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (detect, stream, doctor, models, export, push):
+    for command in (detect, stream, cluster, doctor, models, export, push, app):
         added = command.add_parser(commands)
         added.set_defaults(run=command.run)
         added.add_argument("--debug", action="store_true", help="show tracebacks and the libraries' own messages")

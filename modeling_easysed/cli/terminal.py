@@ -22,7 +22,7 @@ def status(text: str) -> Iterator[None]:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def progress_bar(num_files: int) -> Any:
+def progress_bar(num_files: int, enabled: bool = True) -> Any:
     """A tqdm bar over files, shown after one second of work."""
     from tqdm import tqdm
 
@@ -32,7 +32,7 @@ def progress_bar(num_files: int) -> Any:
         leave=False,
         dynamic_ncols=True,
         file=sys.stderr,
-        disable=not sys.stderr.isatty(),
+        disable=not (enabled and sys.stderr.isatty()),
         bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed} < {remaining}",
     )
 

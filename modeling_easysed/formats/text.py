@@ -33,8 +33,8 @@ def read_json(stream: TextIO, name: str) -> list[Detection]:
         return []
     found = _parsed(text, name)
     if not isinstance(found, list):
-        return [_detection(found, name)]
-    return [_detection(one, f"{name}, detection {index}") for index, one in enumerate(found, start=1)]
+        return [detection_of_dict(found, name)]
+    return [detection_of_dict(one, f"{name}, detection {index}") for index, one in enumerate(found, start=1)]
 
 
 def write_jsonl(detections: Iterable[Detection], stream: TextIO, several: bool) -> None:
@@ -47,7 +47,7 @@ def write_jsonl(detections: Iterable[Detection], stream: TextIO, several: bool) 
 def read_jsonl(stream: TextIO, name: str) -> list[Detection]:
     """Detections of one object per line; empty lines are skipped."""
     lines = ((f"{name}, line {index}", line) for index, line in enumerate(stream, start=1) if line.strip())
-    return [_detection(_parsed(line, where), where) for where, line in lines]
+    return [detection_of_dict(_parsed(line, where), where) for where, line in lines]
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -58,7 +58,12 @@ def _parsed(text: str, where: str) -> Any:
         raise ValueError(f"{where}: {place}column {error.colno}: no valid JSON: {error.msg}") from error
 
 
-def _detection(found: Any, where: str) -> Detection:
+def detection_of_dict(found: Any, where: str) -> Detection:
+    """The detection of what `Detection.to_dict` gave; `where` names it in errors.
+
+    Raises:
+        ValueError: a field that is missing or of another kind.
+    """
     if not isinstance(found, dict) or not isinstance(found.get("events"), list):
         raise ValueError(f"{where}: must be a detection, an object with a list of events, got {str(found)[:60]}")
     for key, kind in (("file", str), ("receipt", dict)):

@@ -1,0 +1,68 @@
+"""Hours of rows as a few thousand columns: each the largest of its neighbours, so that a short event stays visible."""
+
+import numpy as np
+
+ENVELOPE_COLUMNS = 2000
+BLOCK_SAMPLES = 2**20
+
+
+class ColumnMaximum:
+    """The largest of every `step` neighbouring rows, without keeping the rows."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.num_rows = step, 0
+        self._columns: list[list[np.ndarray]] = []
+        self._rest: list[np.ndarray] | None = None
+
+    def add(self, rows: np.ndarray, first: int, beside: np.ndarray | None = None) -> None:
+        """Rows (rows, values) from number `first` on; those that were seen before are left out.
+
+        Of `beside`, of the same shape, the values are kept that stand where the largest of the rows stand.
+        """
+        new = [one[self.num_rows - first :] for one in ((rows,) if beside is None else (rows, beside))]
+        self.num_rows += len(new[0])
+        if self._rest is not None:
+            new = [np.concatenate(pair) for pair in zip(self._rest, new, strict=True)]
+        whole = len(new[0]) // self.step * self.step
+        if whole > 0:
+            self._columns.append(largest_of([one[:whole] for one in new], self.step))
+        self._rest = [one[whole:].copy() for one in new]
+
+    def results(self) -> list[np.ndarray]:
+        """(columns, values) of the rows, and of what stood beside them."""
+        rest = [] if self._rest is None or len(self._rest[0]) == 0 else [largest_of(self._rest, self.step)]
+        return [np.concatenate(parts) for parts in zip(*self._columns, *rest, strict=True)]
+
+    def result(self) -> np.ndarray:
+        """(columns, values) of the rows."""
+        return self.results()[0]
+
+
+def largest_of(arrays: list[np.ndarray], step: int) -> list[np.ndarray]:
+    """Of arrays (rows, values) the values where the first is largest in every `step` rows, (columns, values) each."""
+    missing = -len(arrays[0]) % step
+    shaped = [np.pad(one, ((0, missing), (0, 0)), mode="edge").reshape(-1, step, one.shape[1]) for one in arrays]
+    places = shaped[0].argmax(axis=1)[:, None]
+    # (columns, 1, values)
+    return [np.take_along_axis(one, places, axis=1)[:, 0] for one in shaped]
+
+
+class Envelope:
+    """Lowest and highest sample of every `step` samples, without keeping the samples."""
+
+    def __init__(self, num_samples: int) -> None:
+        """`num_samples`: how many will come, more or less; they become `ENVELOPE_COLUMNS` columns at most."""
+        self._lines = ColumnMaximum(max(1, -(-num_samples // ENVELOPE_COLUMNS)))
+
+    def add(self, samples: np.ndarray) -> None:
+        """The next samples, (samples,)."""
+        for start in range(0, len(samples), BLOCK_SAMPLES):
+            block = samples[start : start + BLOCK_SAMPLES]
+            self._lines.add(np.stack([-block, block], axis=1), self._lines.num_rows)
+
+    def result(self) -> np.ndarray:
+        """(columns, 2)."""
+        return self._lines.result() * np.array([-1.0, 1.0], np.float32)
+
+
+__all__ = ["ColumnMaximum", "Envelope", "largest_of"]

@@ -1,0 +1,10 @@
+"""The Space serves the page of `easysed app`; EASYSED_MODEL points it at other checkpoints."""
+
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+from modeling_easysed.app.server import serve  # noqa: E402
+
+if __name__ == "__main__":
+    serve("0.0.0.0", int(os.environ.get("PORT", "7860")))
