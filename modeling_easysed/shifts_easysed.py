@@ -9,6 +9,8 @@ invented before the file. Its frames lie on the file's own time line, where they
 and averaged: with two shifts or more, four grids interleave and borders are known to 10 ms instead of 40.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # whoever only asks for the starts of views needs no torch
@@ -38,7 +40,7 @@ def view_starts(shifts: int, sampling_rate: int, frame_samples: int) -> list[int
     return sorted({round(number * step) % frame_samples for number in range(-shifts, shifts + 1)})
 
 
-def interpolate_frames(values: "torch.Tensor", start: int, frame_samples: int, times: "torch.Tensor") -> "torch.Tensor":
+def interpolate_frames(values: torch.Tensor, start: int, frame_samples: int, times: torch.Tensor) -> torch.Tensor:
     """Values of one view at other times, linear between its frames' centres and constant beyond the first and last.
 
     Args:
@@ -58,7 +60,7 @@ def interpolate_frames(values: "torch.Tensor", start: int, frame_samples: int, t
     return values[..., left, :].lerp(values[..., right, :], weight)
 
 
-def average_views(views: "dict[int, torch.Tensor]", frame_samples: int, times: "torch.Tensor") -> "torch.Tensor":
+def average_views(views: dict[int, torch.Tensor], frame_samples: int, times: torch.Tensor) -> torch.Tensor:
     """Mean over views of (..., frames, classes) on one grid of times (grid,), samples: (..., grid, classes)."""
     total = None
     for start, values in views.items():
@@ -81,7 +83,7 @@ def spread_of_views(
         mean: (grid, classes), what `average_views` gives of `means`.
         frame_samples, times: see `interpolate_frames`.
     """
-    variance = torch.zeros_like(mean)
+    variance = mean.new_zeros(mean.shape)
     for start in means:
         variance += interpolate_frames(spreads[start], start, frame_samples, times).square_()
         variance += interpolate_frames(means[start], start, frame_samples, times).sub_(mean).square_()

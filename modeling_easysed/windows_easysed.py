@@ -7,6 +7,8 @@
 
 Torch is imported where pieces are joined: whoever plans windows for another runtime needs none."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,9 +51,7 @@ def kept_parts(num_frames: list[int], windows: list[Window], context_frames: int
     return [slice(low - start, high - start) for low, high, start in limits]
 
 
-def join_windows(
-    pieces: "list[torch.Tensor]", windows: list[Window], context_frames: int, stride: int
-) -> "torch.Tensor":
+def join_windows(pieces: list[torch.Tensor], windows: list[Window], context_frames: int, stride: int) -> torch.Tensor:
     """Output frames of all windows as one line, see `kept_parts`.
 
     Args:
