@@ -68,12 +68,12 @@ def average_views(views: "dict[int, torch.Tensor]", frame_samples: int, times: "
 
 
 def spread_of_views(
-    means: dict[int, torch.Tensor],
-    spreads: dict[int, torch.Tensor],
-    mean: torch.Tensor,
+    means: "dict[int, torch.Tensor]",
+    spreads: "dict[int, torch.Tensor]",
+    mean: "torch.Tensor",
     frame_samples: int,
-    times: torch.Tensor,
-) -> torch.Tensor:
+    times: "torch.Tensor",
+) -> "torch.Tensor":
     """Standard deviation over the samples of all views, (grid, classes): inside the views and between them.
 
     Args:
@@ -81,7 +81,7 @@ def spread_of_views(
         mean: (grid, classes), what `average_views` gives of `means`.
         frame_samples, times: see `interpolate_frames`.
     """
-    variance = torch.zeros_like(mean)
+    variance = mean.new_zeros(mean.shape)
     for start in means:
         variance += interpolate_frames(spreads[start], start, frame_samples, times).square_()
         variance += interpolate_frames(means[start], start, frame_samples, times).sub_(mean).square_()
