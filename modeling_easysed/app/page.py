@@ -45,9 +45,9 @@ EXAMPLES = {
     "near_silence": "almost silence",
 }
 EXAMPLES_NOTE = (
-    "All examples are synthesised, nobody's recording is in them. The bundled models know real sounds: wails and rain "
-    "convince them, but they take the synthetic helicopter for crackling fire and the sea for rain, and the CNN even "
-    "the clock for fire. See how that is left for review."
+    "All examples are synthesised, nobody's recording is in them. The bundled models know real sounds: wails convince "
+    "both, and rain the Transformer, but the CNN takes this rain for sea waves, both take the synthetic helicopter for "
+    "crackling fire, and the CNN even the clock and the melody. See how that is left for review."
 )
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}
 
