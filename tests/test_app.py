@@ -35,8 +35,10 @@ def test_a_port_in_use_is_one_line(capsys):
         taken.listen()
         port = taken.getsockname()[1]
         assert easysed(["app", "--port", str(port)]) == 2
-    error = capsys.readouterr().err
-    assert error == f"easysed app: error: port {port} of 127.0.0.1 is in use: stop what runs there, or pass --port\n"
+        assert easysed(["app", "--host", "localhost", "--port", str(port)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    told = "easysed app: error: port {} of {} is in use: stop what runs there, or pass --port"
+    assert errors == [told.format(port, host) for host in ("127.0.0.1", "localhost")]
 
 
 def test_without_the_extra_the_line_says_how_to_install_it(capsys, monkeypatch):
