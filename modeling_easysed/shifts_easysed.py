@@ -70,12 +70,12 @@ def average_views(views: dict[int, torch.Tensor], frame_samples: int, times: tor
 
 
 def spread_of_views(
-    means: "dict[int, torch.Tensor]",
-    spreads: "dict[int, torch.Tensor]",
-    mean: "torch.Tensor",
+    means: dict[int, torch.Tensor],
+    spreads: dict[int, torch.Tensor],
+    mean: torch.Tensor,
     frame_samples: int,
-    times: "torch.Tensor",
-) -> "torch.Tensor":
+    times: torch.Tensor,
+) -> torch.Tensor:
     """Standard deviation over the samples of all views, (grid, classes): inside the views and between them.
 
     Args:
