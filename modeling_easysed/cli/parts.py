@@ -10,11 +10,13 @@ import io
 import json
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modeling_easysed.cli.errors import CommandError, one_line
 from modeling_easysed.cli.sources import filesystem_of
-from modeling_easysed.detection_easysed import Detection
+
+if TYPE_CHECKING:
+    from modeling_easysed.detection_easysed import Detection
 
 EVENTS, MANIFEST = "events", "manifest"
 
@@ -51,7 +53,7 @@ class Parts:
         entry = self.entries.get(name)
         return entry is not None and (entry["content"], entry["settings"]) == (content, settings)
 
-    def add(self, detections: Sequence[Detection], entries: Sequence[dict[str, Any]]) -> None:
+    def add(self, detections: "Sequence[Detection]", entries: Sequence[dict[str, Any]]) -> None:
         """Adds one part, safe in the store when this returns; recordings without events leave no row."""
         number = 1 + max((int(part.split("-")[1]) for part in self._names), default=0)
         part = f"part-{number:05d}-{uuid.uuid4().hex[:8]}"
@@ -104,7 +106,7 @@ class Parts:
     def _path(self, folder: str, part: str) -> str:
         return f"{self.root}/{folder}/{part}{'.parquet' if folder == EVENTS else '.jsonl'}"
 
-    def _write_rows(self, part: str, detections: Sequence[Detection]) -> None:
+    def _write_rows(self, part: str, detections: "Sequence[Detection]") -> None:
         from modeling_easysed.formats.parquet import write_parquet
 
         content = io.BytesIO()
