@@ -156,12 +156,13 @@ def test_comparison_shows_time_and_agreement(page, data_dir):
 def test_live_microphone_finds_the_events_of_a_soundscape(page):
     page.get_by_role("tab", name="Live").click()
     page.locator("#live-start").click()
+    page.locator("#live-soon tr", has_text="not final yet").first.wait_for()
     page.locator("#live-status", has_text="hears sea waves").wait_for()
     assert "sea waves" in page.locator("#live-canvas").get_attribute("aria-label")
     page.wait_for_timeout(12_000)
     page.locator("#live-start").click()
     page.locator("#live-status", has_text="Over:").wait_for()
-    found = [row.inner_text() for row in page.locator("#live-events tbody tr").all()]
+    found = [row.inner_text() for row in page.locator("#live-told tr").all()]
     assert len(found) >= 2 and sum("sea waves" in one for one in found) >= 2
 
 

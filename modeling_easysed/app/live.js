@@ -27,9 +27,10 @@ function liveText(text, isError = false) {
 async function startLive() {
   const button = document.querySelector("#live-start");
   button.textContent = "Stop";
-  document.querySelector("#live-events tbody").replaceChildren();
+  document.querySelector("#live-told").replaceChildren();
   liveText("Opening the microphone …");
-  const own = live = { lanes: new Map(), events: [], time: 0, frame_s: 0.04, closing: false };
+  document.querySelector("#live-soon").replaceChildren();
+  const own = live = { lanes: new Map(), events: [], soon: [], time: 0, frame_s: 0.04, closing: false };
   try {
     own.stream = await navigator.mediaDevices.getUserMedia({ audio: true });
   } catch (error) {
@@ -87,10 +88,16 @@ function hearLive(own, told) {
     own.at = performance.now();
   }
   if (told.line) keepLine(own, told.line);
-  for (const event of told.events ?? []) showLiveEvent(own, event);
+  for (const event of told.events ?? []) {
+    own.events.push(event);
+    showLiveEvent("#live-told", event);
+  }
+  own.soon = told.soon ?? [];
+  document.querySelector("#live-soon").replaceChildren();
+  for (const event of own.soon) showLiveEvent("#live-soon", event);
   if (told.is_over) return liveText(`Over: ${own.events.length} events in ${own.time.toFixed(1)} s.`);
   const hears = (told.hears ?? []).map((one) => one.replaceAll("_", " ")).join(", ");
-  liveText(`${own.time.toFixed(1)} s · hears ${hears || "nothing it knows"} · an event is told at most ` +
+  liveText(`${own.time.toFixed(1)} s · hears ${hears || "nothing it knows"} · an event shows at once, and is final ` +
     `${(own.latency_s ?? 0).toFixed(1)} s after its sound has fallen silent`);
   // How far the picture is behind the microphone, seconds.
   const delay = own.begun === undefined ? 0 : own.context.currentTime - own.begun - own.time;
@@ -110,18 +117,19 @@ function keepLine(own, { first, count, lanes }) {
   }
 }
 
-function showLiveEvent(own, event) {
-  own.events.push(event);
-  const row = document.querySelector("#live-events tbody").insertRow(0);
+function showLiveEvent(body, event) {
+  const row = document.querySelector(body).insertRow(0);
   const decision = event.decision ?? "unjudged";
   const confidence = event.confidence ?? event.score;
-  for (const text of [`${event.onset.toFixed(2)} – ${event.offset.toFixed(2)} s`, event.label.replaceAll("_", " "),
+  const offset = event.sounds ? "now" : `${event.offset.toFixed(2)} s`;
+  for (const text of [`${event.onset.toFixed(2)} – ${offset}`, event.label.replaceAll("_", " "),
     confidence.toFixed(2)]) row.insertCell().textContent = text;
   const mark = document.createElement("span");
   mark.className = `decision ${decision}`;
   mark.textContent = `${SYMBOLS[decision] ?? ""} ${decision}`;
   row.insertCell().append(mark);
-  row.insertCell().textContent = (event.reasons ?? []).join("; ");
+  const stage = event.sounds === undefined ? [] : ["not final yet"];
+  row.insertCell().textContent = [...stage, ...(event.reasons ?? [])].join("; ");
 }
 
 function drawLive(own) {
@@ -177,11 +185,12 @@ function drawLane(g, own, label, top, { across, colour, width }) {
   g.lineWidth = 1.5;
   g.stroke();
   g.lineWidth = 1;
-  for (const event of own.events.filter((one) => one.label === label)) {
+  for (const event of [...own.events, ...own.soon].filter((one) => one.label === label)) {
     const [left, right] = [across(event.onset), across(event.offset)];
     if (right < 0) continue;
     const decision = event.decision ?? "unjudged";
     const fill = colour(`${decision}-fill`);
+    g.globalAlpha = event.sounds === undefined ? 1 : 0.6;
     g.setLineDash(decision === "review" ? [4, 2] : []);
     g.fillStyle = fill;
     if (fill !== "transparent") g.fillRect(left, bar, right - left, 15);
@@ -193,6 +202,7 @@ function drawLane(g, own, label, top, { across, colour, width }) {
       const number = (event.confidence ?? event.score).toFixed(2);
       g.fillText(`${SYMBOLS[decision] ?? ""} ${number}`, (left + right) / 2, bar + 12);
     }
+    g.globalAlpha = 1;
   }
   g.textAlign = "left";
   g.fillStyle = colour("ink");

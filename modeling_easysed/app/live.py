@@ -1,13 +1,15 @@
 """The microphone, live: blocks of samples come through a WebSocket, events and a moving band go back.
 
     visitor: {"rate": 48000, "model": ..., "size": ...}, then float32 blocks
-    server:  {"latency_s": ..., "labels": [...]}, then {"time", "line", "events", "hears"} after every block
+    server:  {"latency_s": ..., "labels": [...]}, then {"time", "line", "events", "soon", "hears"} after every block
 
-Events come from an `EventStream`, each once, when it is over and enough is known. The line is drawn ahead of it: the
-last seconds are heard again with every block, their end without knowledge of what follows, so it may still move."""
+Events come from an `EventStream`, each once, when it is over and enough is known. The line and the events to come
+("soon") are ahead of it: the last seconds are heard again with every block, their end without knowledge of what
+follows, so both may still change."""
 
 import asyncio
 import json
+import math
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +20,9 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from modeling_easysed.app.analysis import RefusedError, Settings, make_settings
 from modeling_easysed.app.catalogue import Entry
 from modeling_easysed.audio_easysed import resampler_of_blocks
-from modeling_easysed.recording_easysed import frame_line, sample_recording, window_sizes
+from modeling_easysed.detection_easysed import Event
+from modeling_easysed.evidence_easysed import find_candidates
+from modeling_easysed.recording_easysed import FrameLine, RecordingSamples, frame_line, sample_recording, window_sizes
 from modeling_easysed.stream_easysed import EventStream
 
 MAX_SESSIONS, MAX_SECONDS = 4, 600.0
@@ -28,6 +32,7 @@ SENT_S = 3.4  # of it, its end; what is older does not change any more
 STEP_S = 0.5  # between windows of the stream: events come sooner, for more work
 BAND_DEVIATIONS = 1.645  # as in the picture
 HEARS = 0.5
+SOUNDS_S = 0.3  # an event that ended less than so long ago still sounds
 
 
 class LiveSession:
@@ -65,6 +70,8 @@ class LiveSession:
         self.resampler = resampler_of_blocks(rate, self.rate)
         self.recent, self.first = np.zeros(0, np.float32), 0  # and the number of its first sample
         self.frame_samples = self.pipe.feature_extractor.hop_length_samples * self.pipe.model.config.frame_stride
+        self.judge = self.pipe.judge(settings.exit, settings.sampling, 0, settings.goal)
+        self.told: list[Event] = []
 
     @property
     def labels(self) -> list[str]:
@@ -73,9 +80,11 @@ class LiveSession:
 
     def hear(self, block: np.ndarray, with_line: bool = True) -> dict[str, Any]:
         """The next samples (samples,); returns what is told."""
-        events = [event.to_dict() for event in self.stream.push(block)]
+        events = self.stream.push(block)
         self._remember(block)
-        told: dict[str, Any] = {"time": round(self.stream.duration, 3), "events": events}
+        heard_from = self.first / self.rate
+        self.told = [one for one in self.told + events if one.offset > heard_from]
+        told: dict[str, Any] = {"time": round(self.stream.duration, 3), "events": [one.to_dict() for one in events]}
         if with_line and len(self.recent) >= self.rate // 2:
             told |= self._line()
         return told
@@ -94,13 +103,13 @@ class LiveSession:
             self.recent, self.first = self.recent[cut:], self.first + cut
 
     def _line(self) -> dict[str, Any]:
-        """Probability and band of every class over the last seconds, in hundredths, and what is heard right now."""
+        """Probability and band of every class over the last seconds, in hundredths, what is heard now, what is soon."""
         pipe, exit = self.pipe, self.settings.exit
         number = None if exit == "auto" else exit
         extractor = pipe.feature_extractor
         recording = sample_recording(pipe.model, extractor, self.recent, self.settings.sampling, 0, exit_index=number)
         temperatures = None if pipe.calibration is None else pipe.calibration.temperatures(recording.frame_exits)
-        line = frame_line(recording, temperatures)
+        raw, line = frame_line(recording), frame_line(recording, temperatures)
         num_sent = min(len(line.probabilities), round(SENT_S * self.rate / self.frame_samples))
         middle, reach = line.probabilities.numpy()[-num_sent:], BAND_DEVIATIONS * line.spread.numpy()[-num_sent:]
         shown = np.flatnonzero(middle.max(axis=0) >= 0.02)
@@ -116,7 +125,23 @@ class LiveSession:
         return {
             "line": {"first": first_frame, "count": num_sent, "lanes": lanes},
             "hears": [self.labels[index] for index in np.argsort(-now) if now[index] >= HEARS],
+            "soon": self._soon(recording, raw, line),
         }
+
+    def _soon(self, recording: RecordingSamples, raw: FrameLine, line: FrameLine) -> list[dict[str, Any]]:
+        """Events of the last seconds as they stand now, without those that were told and those not believed."""
+        pipe, duration = self.pipe, len(self.recent) / self.rate
+        decoding, floor = pipe.decoding(self.settings.exit), self.judge.floor
+        found = find_candidates(recording, raw, line, decoding, duration, floor, pipe.feature_extractor)
+        soon = []
+        for event in self.judge.events(found, [], math.inf):
+            own = event.to_dict()
+            onset, offset = (event.onset + self.first / self.rate, event.offset + self.first / self.rate)
+            is_told = any(one.label == event.label and one.onset < offset and onset < one.offset for one in self.told)
+            if not is_told and event.decision != "reject":
+                sounds = event.offset > duration - SOUNDS_S
+                soon.append({**own, "onset": round(onset, 3), "offset": round(offset, 3), "sounds": sounds})
+        return soon
 
 
 def _hundredths(values: np.ndarray) -> list[int]:

@@ -193,12 +193,12 @@ def _live_panel(catalogue: dict[str, Entry]) -> str:
         '<section class="live" aria-label="live">'
         f'<p class="choice"><label>Model <select id="live-model">{"".join(options)}</select></label> '
         '<button type="button" id="live-start">Listen</button></p>'
-        '<p id="live-status" role="status">Events appear as they end; the band shows how far 20 answers lie apart. Its '
-        "last seconds may still move, because the model has not heard what follows.</p>"
+        '<p id="live-status" role="status">Events appear at once; the band shows how far 20 answers lie apart. Its '
+        "last seconds and their events may still change, because the model has not heard what follows.</p>"
         '<canvas id="live-canvas" role="img" aria-label="lanes, empty"></canvas>'
         f'<div class="scroll" tabindex="0" role="group" aria-label="events"><table id="live-events">'
         f'<caption class="unseen">events, the newest first</caption><thead><tr>{heads}</tr></thead>'
-        '<tbody aria-live="polite"></tbody></table></div></section>'
+        '<tbody id="live-soon"></tbody><tbody id="live-told" aria-live="polite"></tbody></table></div></section>'
     )
 
 
