@@ -48,9 +48,13 @@ class Commit:
 
 @dataclass
 class Repository:
-    """Commits in order, the last is main; `large` is what was uploaded, whether committed or not."""
+    """Commits in order, the last is main; `large` is what was uploaded, whether committed or not.
+
+    `kind` is "model" or "space"; the variables are those of a Space."""
 
     is_private: bool
+    kind: str = "model"
+    variables: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)
@@ -233,7 +237,10 @@ class _Handler(BaseHTTPRequestHandler):
         if repo_id in self.hub.repositories:
             self.send_json({"error": "You already created this model repo", **answer}, 409)
             return
-        repository = self.hub.repositories[repo_id] = Repository(wanted.get("visibility") == "private")
+        kind = wanted.get("type", "model")
+        if kind == "space" and wanted.get("sdk") is None:
+            raise Refusal(400, "", "a Space needs an sdk")
+        repository = self.hub.repositories[repo_id] = Repository(wanted.get("visibility") == "private", kind)
         repository.add(repo_id, Commit("initial commit", {".gitattributes": File(b"*.safetensors\n", False)}))
         self.send_json(answer)
 
@@ -270,6 +277,13 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refusal(409, "", "Tag reference exists already")
         tags[name] = sha
         self.send_json({})
+
+    def set_variable(self, repo_id: str) -> None:
+        wanted = json.loads(self.read_body())
+        self.must_write(repo_id.split("/")[0])
+        variables = self.repository(repo_id).variables
+        variables[wanted["key"]] = wanted["value"]
+        self.send_json({key: {"value": value} for key, value in variables.items()})
 
     def tree(self, repo_id: str, revision: str) -> None:
         _, commit = self.commit_of(repo_id, revision)
@@ -390,21 +404,22 @@ def card_errors(content: str) -> list[str]:
     return errors
 
 
-REPO = r"([^/]+/[^/]+)"
+REPO, KIND = r"([^/]+/[^/]+)", "(?:models|spaces)"
 ROUTES: list[tuple[str, str, Callable]] = [
     ("GET", "/api/whoami-v2", _Handler.who),
     ("GET", "/api/agent-harnesses", _Handler.harnesses),
     ("POST", "/api/repos/create", _Handler.create),
     ("POST", "/api/validate-yaml", _Handler.check_card),
-    ("GET", f"/api/models/{REPO}", _Handler.info),
-    ("GET", f"/api/models/{REPO}/revision/(.+)", _Handler.info),
-    ("GET", f"/api/models/{REPO}/refs", _Handler.refs),
-    ("POST", f"/api/models/{REPO}/tag/(.+)", _Handler.tag),
-    ("GET", f"/api/models/{REPO}/tree/([^/]+)", _Handler.tree),
-    ("POST", f"/api/models/{REPO}/paths-info/([^/]+)", _Handler.paths_info),
-    ("POST", f"/api/models/{REPO}/preupload/([^/]+)", _Handler.preupload),
-    ("POST", f"/{REPO}.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    ("GET", f"/api/{KIND}/{REPO}", _Handler.info),
+    ("GET", f"/api/{KIND}/{REPO}/revision/(.+)", _Handler.info),
+    ("GET", f"/api/{KIND}/{REPO}/refs", _Handler.refs),
+    ("POST", f"/api/{KIND}/{REPO}/tag/(.+)", _Handler.tag),
+    ("GET", f"/api/{KIND}/{REPO}/tree/([^/]+)", _Handler.tree),
+    ("POST", f"/api/{KIND}/{REPO}/paths-info/([^/]+)", _Handler.paths_info),
+    ("POST", f"/api/{KIND}/{REPO}/preupload/([^/]+)", _Handler.preupload),
+    ("POST", f"/(?:spaces/)?{REPO}.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("PUT", f"/large/{REPO}/([0-9a-f]+)", _Handler.put),
-    ("POST", f"/api/models/{REPO}/commit/([^/]+)", _Handler.commit),
+    ("POST", f"/api/{KIND}/{REPO}/commit/([^/]+)", _Handler.commit),
+    ("POST", f"/api/spaces/{REPO}/variables", _Handler.set_variable),
     ("GET|HEAD", f"/{REPO}/resolve/([^/]+)/(.+)", _Handler.resolve),
 ]

@@ -35,7 +35,7 @@ TESTED_BY = {  # command: files that call it
     "models": ("test_cli.py",),
     "export": ("test_export_cli.py",),
     "app": ("test_app.py", "test_space.py", "test_space_api.py"),
-    "push": ("test_push.py", "test_every_flag.py"),
+    "push": ("test_push.py", "test_push_space.py", "test_every_flag.py"),
 }
 SCRIPT = re.compile(r'add_argument\(\s*f?"(--[a-z_-]+)"')
 DEBUG = "--debug"  # of all commands, by one and the same line: tests/test_cli.py

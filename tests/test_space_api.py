@@ -61,6 +61,17 @@ def test_a_detection_is_what_the_pipeline_gives(client, noise):
     assert given["receipt"] == json.loads(json.dumps(expected["receipt"]))
 
 
+def test_a_comparison_gives_every_size_and_how_far_they_agree(client, noise):
+    given = client.predict(handle_file(noise), 5, 0, api_name="/compare")
+    assert [(run["model"], run["exit"]) for run in given["runs"]] == [("easysed-cnn", 4), ("easysed-cnn", 1)]
+    alone = client.predict(handle_file(noise), "easysed-cnn", "1", "mc", 5, 0, api_name="/detect")
+    assert given["runs"][1]["detection"] == alone and all(run["seconds"] > 0 for run in given["runs"])
+    (own, both), (again, other) = given["agreement"]
+    assert both == again and {own, other} <= {None, 1.0}
+    with pytest.raises(AppError, match="passes must be from 1 to 50"):
+        client.predict(handle_file(noise), 500, 0, api_name="/compare")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

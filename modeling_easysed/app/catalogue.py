@@ -5,11 +5,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from modeling_easysed.bundled import BUNDLED_CHECKPOINTS, resolve_checkpoint
+from modeling_easysed.bundled import BUNDLED_CHECKPOINTS, MODEL_VARIABLE, resolve_checkpoint
 from modeling_easysed.costs import exit_costs
 from modeling_easysed.pipeline_easysed import SoundEventDetectionPipeline
 
-MODEL_VARIABLE = "EASYSED_MODEL"
 ARCHITECTURES = {"cnn": "CNN", "transformer": "Transformer", "ast": "Audio Spectrogram Transformer"}
 ACCURACY_HEAD = "| exit | PSDS1 | PSDS2 | event F1 (macro) | segment F1 (micro) |"
 
@@ -103,4 +102,4 @@ def measured_accuracy(card: Path) -> dict[int, tuple[float, float]]:
     return found
 
 
-__all__ = ["MODEL_VARIABLE", "Entry", "Exit", "load_catalogue", "measured_accuracy"]
+__all__ = ["Entry", "Exit", "load_catalogue", "measured_accuracy"]

@@ -64,6 +64,20 @@ def _overlap(a: Event, b: Event) -> float:
     return max(0.0, common) / (max(a.offset, b.offset) - min(a.onset, b.onset))
 
 
+def comparison_data(runs: Sequence[Run]) -> dict[str, list]:
+    """The comparison for programs: {"runs": one dict each, "agreement": matrix of shares in [0, 1] or None}."""
+    told = [
+        {
+            "model": run.entry.name,
+            "exit": run.size.number,
+            "seconds": round(run.analysis.seconds, 4),
+            "detection": run.analysis.detection.to_dict(),
+        }
+        for run in runs
+    ]
+    return {"runs": told, "agreement": [[agreement(a.events, b.events) for b in runs] for a in runs]}
+
+
 def comparison_page(runs: Sequence[Run]) -> str:
     """The comparison as HTML."""
     return (
@@ -195,4 +209,4 @@ def _table(caption: str, names: Sequence[str], rows: Sequence[str]) -> str:
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-__all__ = ["Run", "agreement", "comparison_page", "sizes_to_compare"]
+__all__ = ["Run", "agreement", "comparison_data", "comparison_page", "sizes_to_compare"]

@@ -19,7 +19,7 @@ from modeling_easysed.app.analysis import (
     make_settings,
 )
 from modeling_easysed.app.catalogue import Entry
-from modeling_easysed.app.comparison import Run, comparison_page, sizes_to_compare
+from modeling_easysed.app.comparison import Run, comparison_data, comparison_page, sizes_to_compare
 from modeling_easysed.app.result import result_page
 from modeling_easysed.cli.report import escaped
 
@@ -159,11 +159,7 @@ def _controls(catalogue: dict[str, Entry]) -> list[gr.components.Component]:
 
 def _compare_tab(catalogue: dict[str, Entry]) -> None:
     def compare(path: str | None, passes: float, shifts: float) -> str:
-        runs = []
-        for entry, size in sizes_to_compare(catalogue):
-            settings = make_settings(entry, str(size.number), "mc", passes, shifts, "default", None)
-            runs.append(Run(entry, size, analyse(entry, path, settings)))
-        return comparison_page(runs)
+        return comparison_page(_runs(catalogue, path, passes, shifts))
 
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
@@ -202,11 +198,20 @@ def _live_panel(catalogue: dict[str, Entry]) -> str:
     )
 
 
+def _runs(catalogue: dict[str, Entry], path: str | None, passes: float, shifts: float) -> list[Run]:
+    """The large and the compact exit of every model on one recording."""
+    runs = []
+    for entry, size in sizes_to_compare(catalogue):
+        settings = make_settings(entry, str(size.number), "mc", passes, shifts, "default", None)
+        runs.append(Run(entry, size, analyse(entry, path, settings)))
+    return runs
+
+
 # ---- for programs ----------------------------------------------------------------------------------------------------
 
 
 def _add_endpoints(catalogue: dict[str, Entry]) -> None:
-    """/detect and /models, described on the page's API view."""
+    """/detect, /compare and /models, described on the page's API view."""
     first = next(iter(catalogue))
 
     def detect(
@@ -221,6 +226,10 @@ def _add_endpoints(catalogue: dict[str, Entry]) -> None:
     ) -> dict:
         """The detection of one recording, as `easysed detect --format json` prints it."""
         return _answer(lambda: _detect(catalogue, sound, model, size, uncertainty, passes, shifts, goal, value))
+
+    def compare(sound: str | None, passes: float, shifts: float) -> dict:
+        """Every model, compact and large, on one recording: time, detection, and agreement of each with each."""
+        return _answer(lambda: comparison_data(_runs(catalogue, sound, passes, shifts)))
 
     def models() -> dict:
         """Models with their classes, and what every exit costs and was measured to do."""
@@ -240,9 +249,10 @@ def _add_endpoints(catalogue: dict[str, Entry]) -> None:
         passes, shifts = gr.Number(20, label="passes"), gr.Number(2, label="shifts")
         goal = gr.Textbox("default", label=f"goal: default, {', '.join(GOALS)}")
         value = gr.Number(0, label="value of the goal, if any")
-        answer, button, list_button = gr.JSON(), gr.Button(), gr.Button()
+        answer, button, compare_button, list_button = gr.JSON(), gr.Button(), gr.Button(), gr.Button()
     inputs = [sound, model, size, method, passes, shifts, goal, value]
     button.click(detect, inputs, answer, api_name="detect", **ONE_AT_A_TIME)
+    compare_button.click(compare, [sound, passes, shifts], answer, api_name="compare", **ONE_AT_A_TIME)
     list_button.click(models, None, answer, api_name="models")
 
 

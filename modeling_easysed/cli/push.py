@@ -17,10 +17,17 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "push",
         help="teacher and students to the Hugging Face Hub, with their cards",
         description="Uploads a checkpoint to REPO_ID and its students to REPO_ID-exit1, REPO_ID-exit2, ... The same "
-        "command again resumes an upload that failed: what lies there already is not sent again.",
+        "command again resumes an upload that failed: what lies there already is not sent again. --space publishes the "
+        "page of `easysed app` as well, or alone.",
+        usage="easysed push MODEL REPO_ID [options]\n       easysed push [MODEL REPO_ID] --space ID [options]",
     )
-    parser.add_argument("model", metavar="MODEL", help="checkpoint folder or bundled name")
-    parser.add_argument("repo_id", metavar="REPO_ID", help="owner/name, or name for the owner of the token")
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="checkpoint folder or bundled name")
+    parser.add_argument("repo_id", metavar="REPO_ID", nargs="?", help="owner/name, or name for the owner of the token")
+    parser.add_argument(
+        "--space",
+        metavar="ID",
+        help="publishes a Space there that shows REPO_ID, or what is bundled where none is given",
+    )
     parser.add_argument(
         "--exits",
         type=exit_list,
@@ -52,22 +59,13 @@ def exit_list(text: str) -> list[int]:
 
 def run(args: argparse.Namespace) -> int:
     """Prints one URL per repository that is done; 1 where some are not."""
-    from modeling_easysed.hub import PartialPushError, push
+    if (args.model is None) != (args.repo_id is None) or (args.model is None and args.space is None):
+        raise CommandError("MODEL and REPO_ID must both be given, or --space alone: see easysed push --help")
+    from modeling_easysed.hub import PartialPushError
 
     try:
         with quiet_libraries(not args.debug):
-            urls = push(
-                args.model,
-                args.repo_id,
-                args.exits,
-                results=args.results,
-                clips=args.clips,
-                base_model=args.base_model,
-                license=args.license,
-                private=args.private,
-                tag=args.tag,
-                progress=announce,
-            )
+            urls = push_all(args)
     except PartialPushError as error:
         print("\n".join(error.urls))
         for name, reason in error.reasons.items():
@@ -78,6 +76,33 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
     print("\n".join(urls))
     return 0
+
+
+def push_all(args: argparse.Namespace) -> list[str]:
+    """The checkpoint, then the Space; their URLs."""
+    from modeling_easysed.hub import push
+
+    urls = []
+    if args.model is not None:
+        urls = push(
+            args.model,
+            args.repo_id,
+            args.exits,
+            results=args.results,
+            clips=args.clips,
+            base_model=args.base_model,
+            license=args.license,
+            private=args.private,
+            tag=args.tag,
+            progress=announce,
+        )
+    if args.space is not None:
+        from modeling_easysed.hub_space import push_space
+
+        announce(f"{args.space} (Space)")
+        shown = ["/".join(urls[0].split("/")[-2:])] if urls else []
+        urls.append(push_space(args.space, shown, private=args.private))
+    return urls
 
 
 def announce(line: str) -> None:
