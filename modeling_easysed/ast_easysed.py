@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_easysed import EasySEDConfig
-from .shifts_easysed import interpolate_frames
 
 
 class PatchEmbedding(nn.Module):
@@ -153,8 +152,9 @@ def columns_to_frames(columns: torch.Tensor, num_frames: int, patch_size: int, s
     Returns:
         (batch, output frames, features).
     """
-    times = torch.arange(num_frames) * stride
-    shares = interpolate_frames(torch.eye(columns.shape[1]), patch_size / 2, stride, times)
+    last = columns.shape[1] - 1
+    position = (torch.arange(num_frames, dtype=torch.float64) - patch_size / 2 / stride).clamp(0, last)
+    shares = (1 - (position[:, None] - torch.arange(last + 1)).abs()).clamp_min(0)  # linear between neighbours
     # (output frames, columns)
     return shares.to(columns) @ columns
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from .decoding_easysed import Box, candidate_boxes, frame_borders
-from .feature_extraction_easysed import EasySEDFeatureExtractor
 from .recording_easysed import FrameLine, RecordingSamples
+from .sampling_easysed import sigmoid
 
 LEVEL_LIMIT = 1e-3  # probabilities are clipped to [1e-3, 1 - 1e-3] before their logit
 BORDER_REACH_S = 0.5  # how far from a border its crossings in single samples are looked for
@@ -65,7 +64,7 @@ def to_logit(probability: np.ndarray | float) -> np.ndarray:
 class _Measured(NamedTuple):
     """A recording as arrays: what is measured on every box of it."""
 
-    logits: dict[float, torch.Tensor]  # {start of the view in seconds: (samples, frames, classes)}
+    logits: dict[float, np.ndarray]  # {start of the view in seconds: (samples, frames, classes)}
     weights: np.ndarray  # (samples,)
     exits: np.ndarray  # (exits, frames, classes), probabilities, NaN where an exit was not computed
     mean: np.ndarray  # (grid, classes)
@@ -102,16 +101,16 @@ def gather_evidence(
     if not boxes:
         return []
     frame_s, hop_s = recording.frame_samples / sampling_rate, recording.hop_samples / sampling_rate
-    mel_db = recording.log_mel.numpy() * (1.0 if mel_std is None else np.asarray(mel_std, np.float32))
+    mel_db = recording.log_mel * (1.0 if mel_std is None else np.asarray(mel_std, np.float32))
     measured = _Measured(
         logits={start / sampling_rate: logits for start, logits in recording.views.items()},
-        weights=recording.weights.numpy(),
-        exits=torch.sigmoid(recording.exit_logits).numpy(),
-        mean=raw.probabilities.numpy(),
-        total=line.total.numpy(),
-        aleatoric=line.aleatoric.numpy(),
+        weights=recording.weights,
+        exits=sigmoid(recording.exit_logits),
+        mean=raw.probabilities,
+        total=line.total,
+        aleatoric=line.aleatoric,
         above_floor=mel_db - (np.quantile(mel_db, FLOOR_QUANTILE, axis=0) if floor_db is None else floor_db),
-        embeddings=recording.embeddings.numpy(),
+        embeddings=recording.embeddings,
         frame_exits=recording.frame_exits,
         frame_s=frame_s,
         grid_s=frame_s if len(recording.views) == 1 else hop_s,
@@ -163,7 +162,7 @@ def _around(box: Box, measured: _Measured) -> dict[float, np.ndarray]:
     for first_s, logits in measured.logits.items():
         start = max(0, int((box.onset - margin_s - first_s) / measured.frame_s))
         stop = int((box.offset + margin_s - first_s) / measured.frame_s) + 1
-        near[first_s + start * measured.frame_s] = torch.sigmoid(logits[:, start:stop]).numpy()
+        near[first_s + start * measured.frame_s] = sigmoid(logits[:, start:stop])
     return near
 
 
@@ -174,7 +173,7 @@ def find_candidates(
     decoding: dict[str, Any] | None,
     duration: float,
     floor: float | np.ndarray,
-    extractor: EasySEDFeatureExtractor,
+    extractor: Any,
 ) -> list[Evidence]:
     """Candidates of a recording with a score above `floor`, one for all or (classes,), and their evidence.
 
@@ -184,7 +183,7 @@ def find_candidates(
         duration: seconds of the recording.
         extractor: the front end that its features came from.
     """
-    probabilities = raw.probabilities.numpy()
+    probabilities = raw.probabilities
     step = recording.frame_samples if len(recording.views) == 1 else recording.hop_samples
     borders = frame_borders(len(probabilities), step / extractor.sampling_rate, duration)
     floors = np.broadcast_to(floor, probabilities.shape[1])

@@ -179,6 +179,10 @@ class EasySEDFeatureExtractor(SequenceFeatureExtractor):
         """Log-mel frames of a clip of `num_samples` samples."""
         return 1 + num_samples // self.hop_length_samples
 
+    def frames(self, samples: np.ndarray) -> np.ndarray:
+        """Normalised frames (frames, mels) of one clip (samples,) at the extractor's rate."""
+        return self(samples, sampling_rate=self.sampling_rate).input_values[0].numpy()
+
     def _num_heard_frames(self, num_samples: int) -> int:
         """Those of them that hold sound; with "kaldi", the last ones hold what follows a clip."""
         if self.transform == "kaldi":

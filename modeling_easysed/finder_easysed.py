@@ -15,7 +15,6 @@ import numpy as np
 
 from .decoding_easysed import Box, candidate_boxes, class_parameters, quiet_frames, shortest_silence_s
 from .evidence_easysed import FLOOR_QUANTILE, Evidence, gather_evidence
-from .feature_extraction_easysed import EasySEDFeatureExtractor
 from .listening_easysed import Heard
 
 LONGEST_PIECE_S = 60.0
@@ -68,9 +67,7 @@ class EventFinder:
         extractor: the front end that the frames came from.
     """
 
-    def __init__(
-        self, decoding: dict[str, Any] | None, floors: float | np.ndarray, extractor: EasySEDFeatureExtractor
-    ) -> None:
+    def __init__(self, decoding: dict[str, Any] | None, floors: float | np.ndarray, extractor: Any) -> None:
         self.decoding, self.floors, self.extractor = decoding, floors, extractor
         self.starts: np.ndarray | None = None  # (classes,) point at which each class's present piece begins
         self.open: dict[int, Evidence] = {}  # by class: the event that reaches up to the last cut
@@ -87,8 +84,8 @@ class EventFinder:
         if self.starts is None:
             self._set_up(heard)
         stride = heard.recording.frame_samples // heard.recording.hop_samples
-        self.floor.add(heard.recording.log_mel.numpy(), heard.first * stride)
-        values = heard.raw.probabilities.numpy()
+        self.floor.add(heard.recording.log_mel, heard.first * stride)
+        values = heard.raw.probabilities
         quiet = quiet_frames(values, self.point_s, self.silence_s)
         found = []
         for index in range(values.shape[1]):
@@ -157,7 +154,7 @@ class EventFinder:
         low, high = max(start - PADDING_POINTS, heard.first_point), min(stop + PADDING_POINTS, heard.num_points)
         values = np.zeros((high - low, 1))
         inside = slice(start - heard.first_point, stop - heard.first_point)
-        values[start - low : stop - low, 0] = heard.raw.probabilities[inside, index].numpy()
+        values[start - low : stop - low, 0] = heard.raw.probabilities[inside, index]
         borders = (np.arange(low, high + 1) - 0.5) * self.point_s
         if low == 0:
             borders[0] = 0.0

@@ -7,15 +7,12 @@ it gives as a whole. What is kept is bounded by what its owner asks to keep."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
 
-from .feature_extraction_easysed import EasySEDFeatureExtractor
-from .modeling_easysed import EasySEDForSoundEventDetection
-from .monte_carlo_easysed import evaluating
 from .recording_easysed import FrameLine, RecordingSamples, frame_line, window_sizes
-from .sampling_easysed import Sampling, WindowSamples, sample_window
+from .sampling_easysed import Sampling, WindowSamples, network_of, sample_window
 from .shifts_easysed import view_starts
 
 Temperatures = Callable[[np.ndarray], np.ndarray]
@@ -34,9 +31,9 @@ class FeatureLine:
         frames: (frames, mels), normalised, from there on.
     """
 
-    def __init__(self, extractor: EasySEDFeatureExtractor, skip: int = 0) -> None:
+    def __init__(self, extractor: Any, skip: int = 0) -> None:
         self.extractor, self.skip, self.first = extractor, skip, 0
-        self.frames = torch.zeros(0, extractor.feature_size)
+        self.frames = np.zeros((0, extractor.feature_size), np.float32)
         self._samples = np.zeros(0, np.float32)
         self._first_sample = 0  # number of the oldest sample that is kept, a multiple of the hop
         self._margin = -(-extractor.fft_length_samples // extractor.hop_length_samples)
@@ -57,15 +54,15 @@ class FeatureLine:
             return
         first = self._first_sample // hop
         end = None if is_last else (stop + self._margin) * hop - self._first_sample
-        new = self.extractor(self._samples[:end], sampling_rate=self.extractor.sampling_rate).input_values[0]
-        self.frames = torch.cat([self.frames, new[self.stop - first : stop - first]])
+        new = self.extractor.frames(self._samples[:end])
+        self.frames = np.concatenate([self.frames, new[self.stop - first : stop - first]])
         keep = max(0, stop - self._margin - first) * hop
         self._samples, self._first_sample = self._samples[keep:], self._first_sample + keep
 
     def forget(self, first: int) -> None:
         """Drops frames before number `first`."""
         dropped = min(max(0, first - self.first), len(self.frames))
-        self.frames, self.first = self.frames[dropped:].clone(), self.first + dropped
+        self.frames, self.first = self.frames[dropped:].copy(), self.first + dropped
 
 
 class Heard:
@@ -84,7 +81,7 @@ class Heard:
     def __init__(self, temperatures: Temperatures | None = None) -> None:
         self.temperatures, self.first, self.num_points = temperatures, 0, 0
         self.recording: RecordingSamples | None = None
-        self.raw = self.line = FrameLine(*(torch.zeros(0, 0) for _ in range(4)))
+        self.raw = self.line = FrameLine(*(np.zeros((0, 0), np.float32) for _ in range(4)))
 
     @property
     def points_per_frame(self) -> int:
@@ -117,12 +114,12 @@ class Heard:
         raw = frame_line(recent)
         line = raw if self.temperatures is None else frame_line(recent, self.temperatures(recent.frame_exits))
         self.raw, self.line = (
-            FrameLine(*(torch.cat([a, b[skip:]]) if len(a) else b[skip:] for a, b in zip(old, grown, strict=True)))
+            FrameLine(*(np.concatenate([a, b[skip:]]) if len(a) else b[skip:] for a, b in zip(old, grown, strict=True)))
             for old, grown in ((self.raw, raw), (self.line, line))
         )
         self.num_points = stop
 
-    def _views(self) -> list[tuple[int, torch.Tensor]]:
+    def _views(self) -> list[tuple[int, np.ndarray]]:
         return list(self.recording.views.items())
 
     def _from(self, frame: int, num_samples: int) -> RecordingSamples:
@@ -148,26 +145,26 @@ class Heard:
         stride = kept.frame_samples // kept.hop_samples
         self.recording = replace(
             kept,
-            views={start: logits.clone() for start, logits in kept.views.items()},
-            exit_logits=kept.exit_logits.clone(),
-            embeddings=kept.embeddings.clone(),
+            views={start: logits.copy() for start, logits in kept.views.items()},
+            exit_logits=kept.exit_logits.copy(),
+            embeddings=kept.embeddings.copy(),
             frame_exits=kept.frame_exits.copy(),
-            log_mel=kept.log_mel[dropped * stride :].clone(),
+            log_mel=kept.log_mel[dropped * stride :].copy(),
         )
         points = dropped * self.points_per_frame
-        self.raw, self.line = (FrameLine(*(own[points:].clone() for own in one)) for one in (self.raw, self.line))
+        self.raw, self.line = (FrameLine(*(own[points:].copy() for own in one)) for one in (self.raw, self.line))
         self.first += dropped
 
 
 def _joined(before: RecordingSamples, new: RecordingSamples) -> RecordingSamples:
-    views = {start: torch.cat([before.views[start], logits], dim=1) for start, logits in new.views.items()}
+    views = {start: np.concatenate([before.views[start], logits], axis=1) for start, logits in new.views.items()}
     return replace(
         before,
         views=views,
-        exit_logits=torch.cat([before.exit_logits, new.exit_logits], dim=1),
-        embeddings=torch.cat([before.embeddings, new.embeddings]),
+        exit_logits=np.concatenate([before.exit_logits, new.exit_logits], axis=1),
+        embeddings=np.concatenate([before.embeddings, new.embeddings]),
         frame_exits=np.concatenate([before.frame_exits, new.frame_exits]),
-        log_mel=torch.cat([before.log_mel, new.log_mel]),
+        log_mel=np.concatenate([before.log_mel, new.log_mel]),
     )
 
 
@@ -175,7 +172,7 @@ class Listener:
     """Windows over audio as it comes.
 
     Args:
-        model, extractor: of one checkpoint.
+        model, extractor: of one checkpoint; a `Network`, or a model of PyTorch.
         sampling, shifts, exit_index, doubt_limits: as for `sample_recording`.
         temperatures: see `Heard`.
         sizes: log-mel frames of a window and of its context, multiples of the frame stride; None = the model's.
@@ -187,8 +184,8 @@ class Listener:
 
     def __init__(
         self,
-        model: EasySEDForSoundEventDetection,
-        extractor: EasySEDFeatureExtractor,
+        model: Any,
+        extractor: Any,
         sampling: Sampling,
         shifts: int = 0,
         exit_index: int | None = None,
@@ -196,10 +193,11 @@ class Listener:
         temperatures: Temperatures | None = None,
         sizes: tuple[int, int] | None = None,
     ) -> None:
-        self.model, self.extractor, self.sampling, self.doubt_limits = model, extractor, sampling, doubt_limits
-        self.stride, self.hop = model.config.frame_stride, extractor.hop_length_samples
-        self.exit_index = model.num_exits if exit_index is None else exit_index
-        self.window, self.context = window_sizes(model) if sizes is None else sizes
+        self.network, self.extractor, self.sampling = network_of(model), extractor, sampling
+        self.doubt_limits = doubt_limits
+        self.stride, self.hop = self.network.config.frame_stride, extractor.hop_length_samples
+        self.exit_index = self.network.num_exits if exit_index is None else exit_index
+        self.window, self.context = window_sizes(self.network) if sizes is None else sizes
         self.starts = view_starts(shifts, extractor.sampling_rate, self.hop * self.stride)
         self.lines = {phase: FeatureLine(extractor, phase) for phase in {start % self.hop for start in self.starts}}
         self.heard = Heard(temperatures)
@@ -244,15 +242,15 @@ class Listener:
         """Samples of the window from log-mel frame `begin` to `end`, of which frames up to `keep` are new and kept."""
         pieces: dict[int, WindowSamples] = {}
         plain = None
-        with evaluating(self.model):
+        with self.network.evaluating():
             for start in self.starts:
                 line = self.lines[start % self.hop]
                 shift = start // self.hop - line.first
-                values = line.frames[begin + shift : end + shift].to(self.model.device)
+                values = line.frames[begin + shift : end + shift]
                 if len(values) == 0:
                     continue  # the recording ends before this view's first frame
                 chosen, limits = (self.exit_index, self.doubt_limits) if plain is None else (plain.exit_index, ())
-                pieces[start] = sample_window(self.model, values, self.sampling, chosen, limits, plain is None)
+                pieces[start] = sample_window(self.network, values, self.sampling, chosen, limits, plain is None)
                 plain = pieces[0]
         first = (self._kept - begin) // self.stride
         last = None if keep is None else (keep - begin) // self.stride
@@ -267,7 +265,7 @@ class Listener:
             frame_samples=self.hop * self.stride,
             hop_samples=self.hop,
             num_samples=self.num_samples,
-            log_mel=line.frames[self._kept - line.first : (end if keep is None else keep) - line.first].cpu(),
+            log_mel=line.frames[self._kept - line.first : (end if keep is None else keep) - line.first],
         )
         self.heard.add(new, self.num_samples if keep is None else None)
         self._kept = end if keep is None else keep

@@ -199,9 +199,9 @@ def listen_long(
 
     def look(duration_s: float | None) -> None:
         found.extend(finder.update(heard, duration_s))
-        line.add(heard.line.probabilities.numpy(), heard.first_point, heard.line.spread.numpy())
-        total.add(heard.line.total.numpy(), heard.first_point)
-        picture.add(heard.recording.log_mel.numpy(), heard.first * listener.stride)
+        line.add(heard.line.probabilities, heard.first_point, heard.line.spread)
+        total.add(heard.line.total, heard.first_point)
+        picture.add(heard.recording.log_mel, heard.first * listener.stride)
         heard.forget(finder.needed_from(heard))
 
     for block in blocks:

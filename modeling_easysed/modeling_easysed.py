@@ -32,9 +32,10 @@ from .ast_checkpoint_easysed import (
 from .ast_easysed import PatchBackbone, PatchEmbedding
 from .backbones_easysed import ConvolutionalBackbone, Stem, TransformerBackbone
 from .configuration_easysed import EasySEDConfig
+from .draws_easysed import check_closed_form
 from .exits_easysed import INITIAL_CLASS_LOGIT, ExitHead, FrameClassifier, TokenHead
 from .losses_easysed import distillation_losses, part_weights, supervised_losses, total_loss
-from .monte_carlo_easysed import MomentsOutput, MonteCarloOutput, check_closed_form, evaluating, sample_masks
+from .monte_carlo_easysed import MomentsOutput, MonteCarloOutput, evaluating, sample_masks
 
 
 @dataclass

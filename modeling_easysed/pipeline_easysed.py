@@ -22,6 +22,7 @@ from .configuration_easysed import EasySEDConfig
 from .decisions_easysed import DEFAULT_GOAL, Goal, Rule, Table, make_rule
 from .decoding_easysed import decoding_for_exit
 from .detection_easysed import Detection
+from .draws_easysed import check_closed_form
 from .evidence_easysed import find_candidates
 from .feature_extraction_easysed import EasySEDFeatureExtractor
 from .finder_easysed import EventFinder
@@ -30,7 +31,6 @@ from .judging_easysed import Judge
 from .listening_easysed import Listener
 from .long_recordings_easysed import AudioBlocks, Overview, announced_duration, listen_long
 from .modeling_easysed import EasySEDForSoundEventDetection
-from .monte_carlo_easysed import check_closed_form
 from .receipt_easysed import decoding_id, model_identity, package_version
 from .recording_easysed import Progress, RecordingSamples, frame_line, recording_features, sample_recording
 from .sampling_easysed import Sampling
@@ -275,12 +275,12 @@ class SoundEventDetectionPipeline(Pipeline):
         return Overview(
             found=find_candidates(recording, raw, line, decoding, clip.duration, floor, extractor),
             clip=replace(clip, warnings=all_warnings(clip)),
-            times=np.minimum(recording.grid().numpy() / extractor.sampling_rate, clip.duration),
-            probabilities=line.probabilities.numpy(),
-            total=line.total.numpy(),
-            log_mel=recording.log_mel.numpy(),
+            times=np.minimum(recording.grid() / extractor.sampling_rate, clip.duration),
+            probabilities=line.probabilities,
+            total=line.total,
+            log_mel=recording.log_mel,
             envelope=envelope.result(),
-            spread=line.spread.numpy() if recording.num_answers > 1 else None,
+            spread=line.spread if recording.num_answers > 1 else None,
         )
 
     # ---- what streams and long recordings need as well ---------------------------------------------------------------

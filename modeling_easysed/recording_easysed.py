@@ -8,15 +8,11 @@ Times are counted in samples at the model's rate; frame k of a view is centred a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from .feature_extraction_easysed import EasySEDFeatureExtractor
-from .modeling_easysed import EasySEDForSoundEventDetection
-from .monte_carlo_easysed import evaluating
-from .sampling_easysed import Sampling, WindowSamples, binary_entropy, sample_window
+from .sampling_easysed import Sampling, WindowSamples, binary_entropy, network_of, sample_window, sigmoid
 from .shifts_easysed import average_views, spread_of_views, view_starts
 from .windows_easysed import Window, join_windows, plan_windows
 
@@ -42,25 +38,25 @@ class RecordingSamples:
         log_mel: (log-mel frames, mels), normalised.
     """
 
-    views: dict[int, torch.Tensor]
-    weights: torch.Tensor
-    exit_logits: torch.Tensor
-    embeddings: torch.Tensor
+    views: dict[int, np.ndarray]
+    weights: np.ndarray
+    exit_logits: np.ndarray
+    embeddings: np.ndarray
     frame_exits: np.ndarray
     frame_samples: int
     hop_samples: int
     num_samples: int
-    log_mel: torch.Tensor
+    log_mel: np.ndarray
 
     @property
     def num_answers(self) -> int:
         """How many probabilities are averaged at every time: samples x views."""
         return len(self.weights) * len(self.views)
 
-    def grid(self) -> torch.Tensor:
+    def grid(self) -> np.ndarray:
         """Times (grid,) of the common line, samples: the frames of a single view, else every log-mel frame."""
         step = self.frame_samples if len(self.views) == 1 else self.hop_samples
-        return torch.arange(0, self.num_samples + 1, step)
+        return np.arange(0, self.num_samples + 1, step)
 
 
 class FrameLine(NamedTuple):
@@ -74,14 +70,14 @@ class FrameLine(NamedTuple):
             what is given, and just that where the samples move alike.
     """
 
-    probabilities: torch.Tensor
-    total: torch.Tensor
-    aleatoric: torch.Tensor
-    spread: torch.Tensor | None = None
+    probabilities: np.ndarray
+    total: np.ndarray
+    aleatoric: np.ndarray
+    spread: np.ndarray | None = None
 
 
-def recording_features(extractor: EasySEDFeatureExtractor, samples: np.ndarray) -> torch.Tensor:
-    """(samples,) to (frames, mels), in blocks with enough margin that the frames are those of one transform."""
+def recording_features(extractor: Any, samples: np.ndarray) -> np.ndarray:
+    """(samples,) to frames (frames, mels), in blocks with enough margin that the frames are those of one transform."""
     hop = extractor.hop_length_samples
     margin = -(-extractor.fft_length_samples // hop)
     num_frames = extractor.num_frames(len(samples))
@@ -90,26 +86,25 @@ def recording_features(extractor: EasySEDFeatureExtractor, samples: np.ndarray) 
         stop = min(start + FEATURE_BLOCK_FRAMES, num_frames)
         first = max(0, start - margin)
         piece = samples[first * hop : (stop + margin) * hop]
-        frames = extractor(piece, sampling_rate=extractor.sampling_rate).input_values[0]
-        blocks.append(frames[start - first : stop - first])
-    return torch.cat(blocks)
+        blocks.append(extractor.frames(piece)[start - first : stop - first])
+    return np.concatenate(blocks)
 
 
 def sample_recording(
-    model: EasySEDForSoundEventDetection,
-    extractor: EasySEDFeatureExtractor,
+    model: Any,
+    extractor: Any,
     samples: np.ndarray,
     sampling: Sampling,
     shifts: int = 0,
     exit_index: int | None = None,
     doubt_limits: Sequence[float] = (),
-    features: torch.Tensor | None = None,
+    features: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> RecordingSamples:
     """Samples of every view and window of a recording.
 
     Args:
-        model, extractor: of one checkpoint.
+        model, extractor: of one checkpoint; a `Network`, or a model of PyTorch.
         samples: (samples,), mono, at the model's rate.
         sampling: method, passes, seed.
         shifts: steps of 30 ms to either side.
@@ -118,26 +113,27 @@ def sample_recording(
         features: what `recording_features` gives, where it is at hand.
         progress: called with (windows done, windows in all).
     """
-    stride, hop = model.config.frame_stride, extractor.hop_length_samples
-    deepest = model.num_exits if exit_index is None else exit_index
+    network = network_of(model)
+    stride, hop = network.config.frame_stride, extractor.hop_length_samples
+    deepest = network.num_exits if exit_index is None else exit_index
     features = recording_features(extractor, samples) if features is None else features
-    window, context = window_sizes(model)
+    window, context = window_sizes(network)
     windows = plan_windows(len(features), window, context, stride)
     starts = view_starts(shifts, extractor.sampling_rate, hop * stride)
     starts = [start for start in starts if start < max(len(samples), 1)]
     shifted = {0: features}
     plain: list[WindowSamples] = []
     views = {}
-    with evaluating(model):
+    with network.evaluating():
         for number, start in enumerate(starts):
             if start % hop not in shifted:
                 shifted[start % hop] = recording_features(extractor, samples[start % hop :])
             pieces: list[WindowSamples] = []
             for index, (begin, end) in enumerate(windows):
-                values = shifted[start % hop][begin + start // hop : end + start // hop].to(model.device)
+                values = shifted[start % hop][begin + start // hop : end + start // hop]
                 chosen, limits = (plain[index].exit_index, ()) if plain else (deepest, doubt_limits)
                 if len(values) > 0:
-                    pieces.append(sample_window(model, values, sampling, chosen, limits, not plain))
+                    pieces.append(sample_window(network, values, sampling, chosen, limits, not plain))
                 if progress is not None:
                     progress(number * len(windows) + index + 1, len(starts) * len(windows))
             if len(pieces) == len(windows):  # else the recording ends before the grid's first frame
@@ -152,11 +148,11 @@ def sample_recording(
         frame_samples=hop * stride,
         hop_samples=hop,
         num_samples=len(samples),
-        log_mel=features.cpu(),
+        log_mel=features,
     )
 
 
-def window_sizes(model: EasySEDForSoundEventDetection) -> tuple[int, int]:
+def window_sizes(model: Any) -> tuple[int, int]:
     """Log-mel frames of a window and of its context, multiples of the frame stride."""
     config = model.config
     frames_per_second = config.sampling_rate / config.hop_length_samples
@@ -166,8 +162,8 @@ def window_sizes(model: EasySEDForSoundEventDetection) -> tuple[int, int]:
 
 
 def _frame_exits(pieces: list[WindowSamples], windows: list[Window], context: int, stride: int) -> np.ndarray:
-    columns = [torch.full((len(piece.embeddings), 1), piece.exit_index) for piece in pieces]
-    return join_windows(columns, windows, context, stride)[:, 0].numpy()
+    columns = [np.full((len(piece.embeddings), 1), piece.exit_index) for piece in pieces]
+    return join_windows(columns, windows, context, stride)[:, 0]
 
 
 def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = None) -> FrameLine:
@@ -179,32 +175,32 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
     """
     means, entropies, spreads = {}, {}, {}
     for start, logits in recording.views.items():
-        divisor = torch.ones(logits.shape[-2]) if temperatures is None else torch.from_numpy(temperatures).float()
+        num_frames = logits.shape[-2]
+        divisor = np.ones(num_frames, np.float32) if temperatures is None else temperatures.astype(np.float32)
         pieces = [
-            _means_over_samples(piece / own[:, None], recording.weights)
-            for piece, own in zip(
-                logits.split(CHUNK_FRAMES, dim=-2), divisor[: logits.shape[-2]].split(CHUNK_FRAMES), strict=True
-            )
+            _means_over_samples(logits[:, part] / divisor[:num_frames][part, None], recording.weights)
+            for part in (slice(first, first + CHUNK_FRAMES) for first in range(0, num_frames, CHUNK_FRAMES))
         ]
-        means[start], entropies[start], spreads[start] = (torch.cat(column) for column in zip(*pieces, strict=True))
+        means[start], entropies[start], spreads[start] = (np.concatenate(one) for one in zip(*pieces, strict=True))
     times = recording.grid()
     if len(means) == 1:
-        probabilities, aleatoric, spread = means[0], entropies[0], spreads[0]
+        ((probabilities, aleatoric, spread),) = zip(means.values(), entropies.values(), spreads.values(), strict=True)
     else:
         probabilities = average_views(means, recording.frame_samples, times)
         aleatoric = average_views(entropies, recording.frame_samples, times)
         spread = spread_of_views(means, spreads, probabilities, recording.frame_samples, times)
-    probabilities = probabilities.clamp(0.0, 1.0)
-    total = -(torch.xlogy(probabilities, probabilities) + torch.xlogy(1 - probabilities, 1 - probabilities))
-    return FrameLine(probabilities, total, torch.minimum(aleatoric, total), spread)
+    probabilities = np.clip(probabilities, 0.0, 1.0)
+    total = -sum(one * np.log(np.where(one > 0, one, 1)) for one in (probabilities, 1 - probabilities))
+    return FrameLine(probabilities, total, np.minimum(aleatoric, total), spread)
 
 
-def _means_over_samples(logits: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _means_over_samples(logits: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weighted mean, entropy and deviation of probabilities (frames, classes) of logits (samples, frames, classes)."""
-    columns, probabilities = weights[:, None, None], torch.sigmoid(logits)
-    mean = (probabilities * columns).sum(0)
-    spread = probabilities.sub_(mean).square_().mul_(columns).sum(0).sqrt_()
-    return mean, (binary_entropy(logits) * columns).sum(0), spread
+    probabilities = sigmoid(logits)
+    mean = np.tensordot(weights, probabilities, 1)
+    entropy = np.tensordot(weights, binary_entropy(logits), 1)
+    probabilities -= mean
+    return mean, entropy, np.sqrt(np.tensordot(weights, np.square(probabilities, out=probabilities), 1))
 
 
 __all__ = [

@@ -6,16 +6,15 @@
     moments  normal distribution of the logit in closed form    NUM_NODES samples, weighted (Gauss-Hermite)
 
 Whatever the method, all that follows takes weighted samples. With `doubt_limits`, a window stops at the first exit that
-is sure enough, and nothing deeper is computed."""
+is sure enough, and nothing deeper is computed. The network may be any runtime's: see `Network`."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
 
-import torch
-from torch.nn import functional as F
+import numpy as np
 
-from .modeling_easysed import EasySEDForSoundEventDetection
-from .monte_carlo_easysed import check_closed_form, check_passes, normal_nodes, sample_masks
+from .draws_easysed import check_closed_form, check_passes, normal_nodes, seed_masks
 
 METHODS = ("mc", "exits", "moments", "none")
 NUM_NODES = 7  # more change a probability by less than 1e-4
@@ -39,6 +38,36 @@ class Sampling(NamedTuple):
         return self
 
 
+class Network(Protocol):
+    """A trunk with exits on some runtime; what it hands from stage to exit is its own affair.
+
+    Attributes:
+        config: sizes by the names of `EasySEDConfig`.
+        num_exits: exits, 1 = shallowest.
+        num_sites, width: of the masks.
+    """
+
+    config: Any
+    num_exits: int
+    num_sites: int
+    width: int
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Around all that follows."""
+
+    def stages(self, values: np.ndarray) -> Iterator[Any]:
+        """Of a window (frames, mels), one after the other: nothing is computed ahead."""
+
+    def plain(self, exit_index: int, stage: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+        """What passes share, frame logits (output frames, classes), embeddings (output frames, width)."""
+
+    def passes(self, exit_index: int, shared: Any, masks: np.ndarray) -> np.ndarray:
+        """Frame logits (passes, output frames, classes) under masks (passes, sites, width)."""
+
+    def deviations(self, exit_index: int, shared: Any) -> np.ndarray:
+        """Standard deviation (output frames, classes) of the frame logits over all masks."""
+
+
 class WindowSamples(NamedTuple):
     """One window's samples.
 
@@ -50,16 +79,25 @@ class WindowSamples(NamedTuple):
         embeddings: (output frames, exit hidden size) of the exit that spoke.
     """
 
-    logits: torch.Tensor
-    weights: torch.Tensor
+    logits: np.ndarray
+    weights: np.ndarray
     exit_index: int
-    exit_logits: torch.Tensor
-    embeddings: torch.Tensor
+    exit_logits: np.ndarray
+    embeddings: np.ndarray
+
+
+def network_of(model: Any) -> Network:
+    """A network as it is, a model of PyTorch as a network."""
+    if hasattr(model, "stages"):
+        return model
+    from .torch_network_easysed import TorchNetwork
+
+    return TorchNetwork(model)
 
 
 def sample_window(
-    model: EasySEDForSoundEventDetection,
-    values: torch.Tensor,
+    model: Any,
+    values: np.ndarray,
     sampling: Sampling,
     exit_index: int,
     doubt_limits: Sequence[float] = (),
@@ -68,71 +106,81 @@ def sample_window(
     """Samples of one window.
 
     Args:
-        model: in evaluation mode, see `evaluating`.
+        model: a `Network`, or a model of PyTorch; inside `evaluating`.
         values: (frames, mels), normalised log-mel frames.
         sampling: how.
         exit_index: the deepest exit to compute, 1 = shallowest.
         doubt_limits: of exits 1, 2, ...: the first exit whose doubt is below its limit speaks.
         with_all_exits: also the exits below the one that speaks (always so where samples or limits need them).
     """
+    network = network_of(model)
     all_exits = with_all_exits or sampling.method == "exits" or len(doubt_limits) > 0
-    plain: list[torch.Tensor] = []
-    for number, hidden in enumerate(model.easysed.stages(values[None]), start=1):
+    plain: dict[int, np.ndarray] = {}
+    for number, stage in enumerate(network.stages(values), start=1):
         if number < exit_index and not all_exits:
-            plain.append(torch.empty(0))
             continue
-        head = model.exits[number - 1]
-        prepared = head.prepare(hidden, None)
-        _, frame_logits, embeddings = head.finish(prepared, None)
-        plain.append(frame_logits[0].float())
+        shared, plain[number], embeddings = network.plain(number, stage)
         limit = doubt_limits[number - 1] if number <= len(doubt_limits) else 0.0
-        if number == exit_index or window_doubt(plain[-1], model.frame_duration_s) < limit:
+        if number == exit_index or window_doubt(plain[number], network.config.frame_duration_s) < limit:
             break
-    logits, weights = _draw(head, prepared, plain, sampling)
-    exit_logits = torch.full((model.num_exits, *plain[-1].shape), torch.nan)
-    for index, own in enumerate(plain):
-        if own.numel() > 0:
-            exit_logits[index] = own.cpu()
-    return WindowSamples(logits.float().cpu(), weights, number, exit_logits, embeddings[0].float().cpu())
+    logits, weights = _draw(network, number, shared, plain, sampling)
+    exit_logits = np.full((network.num_exits, *plain[number].shape), np.nan, np.float32)
+    for index, own in plain.items():
+        exit_logits[index - 1] = own
+    return WindowSamples(logits, weights, number, exit_logits, embeddings)
 
 
 def _draw(
-    head: torch.nn.Module, prepared: torch.Tensor, plain: list[torch.Tensor], sampling: Sampling
-) -> tuple[torch.Tensor, torch.Tensor]:
+    network: Network, number: int, shared: Any, plain: dict[int, np.ndarray], sampling: Sampling
+) -> tuple[np.ndarray, np.ndarray]:
     """Logits (samples, frames, classes) and weights (samples,) of one window."""
     if sampling.method == "mc":
-        masks = sample_masks(
-            sampling.passes, head.num_sites, prepared.shape[1], head.dropout.probability, sampling.seed
-        ).to(prepared)
-        logits = head.finish_passes(prepared, None, masks)[1][:, 0]
+        sizes = (sampling.passes, network.num_sites, network.width, network.config.dropout)
+        logits = network.passes(number, shared, seed_masks(*sizes, sampling.seed))
     elif sampling.method == "moments":
-        check_closed_form(head.num_sites - 1)
+        check_closed_form(network.num_sites - 1)
         nodes, weights = normal_nodes(NUM_NODES)
-        deviation = head.variances(prepared)[0].float().sqrt()
-        return plain[-1] + nodes[:, None, None].to(deviation) * deviation, weights
+        return plain[number] + nodes[:, None, None] * network.deviations(number, shared), weights
     elif sampling.method == "exits":
-        logits = torch.stack(plain)
+        logits = np.stack(list(plain.values()))
     else:
-        logits = plain[-1][None]
-    return logits, torch.full((len(logits),), 1.0 / len(logits))
+        logits = plain[number][None]
+    return logits, np.full(len(logits), 1.0 / len(logits), np.float32)
 
 
-def window_doubt(frame_logits: torch.Tensor, frame_duration_s: float) -> float:
+def window_doubt(frame_logits: np.ndarray, frame_duration_s: float) -> float:
     """How unsure a window is, nats: the highest mean over `DOUBT_SPAN_S` of its least sure class's entropy.
 
     Args:
         frame_logits: (output frames, classes).
         frame_duration_s: seconds of one output frame.
     """
-    entropy = binary_entropy(frame_logits).amax(-1)
+    entropy = binary_entropy(frame_logits).max(axis=-1)
     # (output frames,)
     span = min(max(1, round(DOUBT_SPAN_S / frame_duration_s)), len(entropy))
-    return float(F.avg_pool1d(entropy[None, None], span, stride=1).max())
+    return float(np.lib.stride_tricks.sliding_window_view(entropy, span).mean(axis=1).max())
 
 
-def binary_entropy(logits: torch.Tensor) -> torch.Tensor:
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, any shape, without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits)))
+
+
+def binary_entropy(logits: np.ndarray) -> np.ndarray:
     """Entropy in nats of Bernoulli variables with these logits, any shape; finite for any finite logit."""
-    return F.softplus(logits) - logits * torch.sigmoid(logits)
+    distance = np.abs(logits)
+    rest = np.exp(-distance)  # p of the rarer outcome is rest / (1 + rest)
+    return np.log(1.0 + rest) + distance * rest / (1.0 + rest)
 
 
-__all__ = ["METHODS", "Sampling", "WindowSamples", "binary_entropy", "sample_window", "window_doubt"]
+__all__ = [
+    "METHODS",
+    "Network",
+    "Sampling",
+    "WindowSamples",
+    "binary_entropy",
+    "network_of",
+    "sample_window",
+    "sigmoid",
+    "window_doubt",
+]

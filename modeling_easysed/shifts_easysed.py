@@ -9,12 +9,7 @@ invented before the file. Its frames lie on the file's own time line, where they
 and averaged: with two shifts or more, four grids interleave and borders are known to 10 ms instead of 40.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # whoever only asks for the starts of views needs no torch
-    import torch
+import numpy as np
 
 SHIFT_S = 0.03
 MAX_SHIFTS = 16
@@ -40,7 +35,7 @@ def view_starts(shifts: int, sampling_rate: int, frame_samples: int) -> list[int
     return sorted({round(number * step) % frame_samples for number in range(-shifts, shifts + 1)})
 
 
-def interpolate_frames(values: torch.Tensor, start: int, frame_samples: int, times: torch.Tensor) -> torch.Tensor:
+def interpolate_frames(values: np.ndarray, start: int, frame_samples: int, times: np.ndarray) -> np.ndarray:
     """Values of one view at other times, linear between its frames' centres and constant beyond the first and last.
 
     Args:
@@ -52,30 +47,27 @@ def interpolate_frames(values: torch.Tensor, start: int, frame_samples: int, tim
     Returns:
         (..., grid, classes).
     """
-    position = ((times.double() - start) / frame_samples).clamp(0, values.shape[-2] - 1)
-    left = position.floor().long()
-    right = (left + 1).clamp_max(values.shape[-2] - 1)
-    weight = (position - left).to(values.dtype).unsqueeze(-1)
+    position = np.clip((times.astype(np.float64) - start) / frame_samples, 0, values.shape[-2] - 1)
+    left = np.floor(position).astype(np.int64)
+    right = np.minimum(left + 1, values.shape[-2] - 1)
+    weight = (position - left).astype(values.dtype)[:, None]
     # (grid, 1)
-    return values[..., left, :].lerp(values[..., right, :], weight)
+    low = values[..., left, :]
+    return low + weight * (values[..., right, :] - low)
 
 
-def average_views(views: dict[int, torch.Tensor], frame_samples: int, times: torch.Tensor) -> torch.Tensor:
+def average_views(views: dict[int, np.ndarray], frame_samples: int, times: np.ndarray) -> np.ndarray:
     """Mean over views of (..., frames, classes) on one grid of times (grid,), samples: (..., grid, classes)."""
-    total = None
-    for start, values in views.items():
-        aligned = interpolate_frames(values, start, frame_samples, times)
-        total = aligned if total is None else total + aligned
-    return total / len(views)
+    return sum(interpolate_frames(values, start, frame_samples, times) for start, values in views.items()) / len(views)
 
 
 def spread_of_views(
-    means: dict[int, torch.Tensor],
-    spreads: dict[int, torch.Tensor],
-    mean: torch.Tensor,
+    means: dict[int, np.ndarray],
+    spreads: dict[int, np.ndarray],
+    mean: np.ndarray,
     frame_samples: int,
-    times: torch.Tensor,
-) -> torch.Tensor:
+    times: np.ndarray,
+) -> np.ndarray:
     """Standard deviation over the samples of all views, (grid, classes): inside the views and between them.
 
     Args:
@@ -83,11 +75,11 @@ def spread_of_views(
         mean: (grid, classes), what `average_views` gives of `means`.
         frame_samples, times: see `interpolate_frames`.
     """
-    variance = mean.new_zeros(mean.shape)
+    variance = np.zeros_like(mean)
     for start in means:
-        variance += interpolate_frames(spreads[start], start, frame_samples, times).square_()
-        variance += interpolate_frames(means[start], start, frame_samples, times).sub_(mean).square_()
-    return (variance / len(means)).sqrt_()
+        variance += interpolate_frames(spreads[start], start, frame_samples, times) ** 2
+        variance += (interpolate_frames(means[start], start, frame_samples, times) - mean) ** 2
+    return np.sqrt(variance / len(means))
 
 
 __all__ = ["MAX_SHIFTS", "SHIFT_S", "average_views", "interpolate_frames", "spread_of_views", "view_starts"]

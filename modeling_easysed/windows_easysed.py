@@ -3,16 +3,9 @@
 |<------- window 1 ------->|
 |                |<-c->|<-c->|             c: context, heard but not kept
                  |<------- window 2 ------->|
-|== kept of 1 ======|== kept of 2 ===========|
+|== kept of 1 ======|== kept of 2 ===========|"""
 
-Torch is imported where pieces are joined: whoever plans windows for another runtime needs none."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
+import numpy as np
 
 Window = tuple[int, int]  # first log-mel frame, and the one after the last
 
@@ -51,7 +44,7 @@ def kept_parts(num_frames: list[int], windows: list[Window], context_frames: int
     return [slice(low - start, high - start) for low, high, start in limits]
 
 
-def join_windows(pieces: list[torch.Tensor], windows: list[Window], context_frames: int, stride: int) -> torch.Tensor:
+def join_windows(pieces: list[np.ndarray], windows: list[Window], context_frames: int, stride: int) -> np.ndarray:
     """Output frames of all windows as one line, see `kept_parts`.
 
     Args:
@@ -63,10 +56,8 @@ def join_windows(pieces: list[torch.Tensor], windows: list[Window], context_fram
     Returns:
         (..., output frames of the file, classes).
     """
-    from torch import cat
-
     kept = kept_parts([piece.shape[-2] for piece in pieces], windows, context_frames, stride)
-    return cat([piece[..., part, :] for piece, part in zip(pieces, kept, strict=True)], dim=-2)
+    return np.concatenate([piece[..., part, :] for piece, part in zip(pieces, kept, strict=True)], axis=-2)
 
 
 __all__ = ["Window", "join_windows", "kept_parts", "plan_windows"]

@@ -3,6 +3,7 @@
 import copy
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from tiny_ast import RATE, column_logits, features, load, make_ast, make_audio, save_ast
@@ -197,12 +198,12 @@ def test_moments_are_those_of_independent_channels(model):
 def test_a_window_can_be_sampled_with_every_method(model, method, samples):
     values = features(1, 71)[0]
     with evaluating(model):
-        found = sample_window(model, values, Sampling(method, passes=6), exit_index=3)
+        found = sample_window(model, values.numpy(), Sampling(method, passes=6), exit_index=3)
         expected = model(values[None]).exit_frame_logits[:, 0]
     assert found.logits.shape == (samples, 8, 12) and found.embeddings.shape == (8, 32)
-    torch.testing.assert_close(found.exit_logits, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.exit_logits, expected, rtol=0, atol=1e-5)
     if method in ("none", "exits"):
-        torch.testing.assert_close(found.logits, expected[-samples:], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found.logits, expected[-samples:], rtol=0, atol=1e-5)
     else:
         assert found.logits.std(0).min() > 0
 

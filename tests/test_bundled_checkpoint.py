@@ -16,7 +16,7 @@ from modeling_easysed import BUNDLED_CHECKPOINTS, DEFAULT_CHECKPOINT, EventStrea
 from modeling_easysed.audio_easysed import read_audio
 from modeling_easysed.cli.main import main as easysed
 from modeling_easysed.decoding_easysed import Box
-from modeling_easysed.monte_carlo_easysed import normal_nodes
+from modeling_easysed.draws_easysed import normal_nodes
 
 WEIGHTS_LIMIT_BYTES = 16e6
 
@@ -222,7 +222,7 @@ def test_moments_agree_with_ten_thousand_passes(pipe, data_dir):
     nodes, weights = normal_nodes(7)
     expected = torch.zeros_like(closed.frame_logits)
     for node, weight in zip(nodes, weights, strict=True):
-        expected += weight * torch.sigmoid(closed.frame_logits + node * closed.frame_variances.sqrt())
+        expected += float(weight) * torch.sigmoid(closed.frame_logits + float(node) * closed.frame_variances.sqrt())
     mean = torch.zeros_like(expected)
     for seed in range(20):
         mean += torch.sigmoid(pipe.model.monte_carlo(features, passes=500, seed=seed).frame_logits).mean(0) / 20

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from modeling_easysed import EasySEDFeatureExtractor
 from modeling_easysed.decoding_easysed import Box, candidate_boxes, frame_borders
@@ -37,18 +36,19 @@ def make_evidence(**changes) -> Evidence:
     return Evidence(**{**values, **changes})
 
 
-def logit(probability) -> torch.Tensor:
-    return torch.logit(torch.as_tensor(probability, dtype=torch.float64)).float()
+def logit(probability) -> np.ndarray:
+    wide = np.asarray(probability, np.float64)
+    return np.log(wide / (1 - wide)).astype(np.float32)
 
 
-def flat(*levels: float, classes: int = 2) -> torch.Tensor:
+def flat(*levels: float, classes: int = 2) -> np.ndarray:
     """Logits (samples, frames, classes): class 0 at the given probability in every sample, the others at 0.1."""
-    values = torch.full((len(levels), NUM_FRAMES, classes), 0.1)
-    values[..., 0] = torch.tensor(levels)[:, None]
+    values = np.full((len(levels), NUM_FRAMES, classes), 0.1)
+    values[..., 0] = np.array(levels)[:, None]
     return logit(values)
 
 
-def ramps(*centres: float | None, start: float = 0.0, length: float = 0.4) -> torch.Tensor:
+def ramps(*centres: float | None, start: float = 0.0, length: float = 0.4) -> np.ndarray:
     """Logits (samples, frames, 1): 0.02 rising to 0.98 within `length` around each centre; None = never."""
     times = start + np.arange(NUM_FRAMES) * FRAME / RATE
     shares = [
@@ -57,14 +57,14 @@ def ramps(*centres: float | None, start: float = 0.0, length: float = 0.4) -> to
     return logit(0.02 + 0.96 * np.stack(shares))[..., None]
 
 
-def make_recording(views: dict[int, torch.Tensor], **changes) -> RecordingSamples:
+def make_recording(views: dict[int, np.ndarray], **changes) -> RecordingSamples:
     num_samples, num_frames, num_classes = views[0].shape
     values = {
-        "weights": torch.full((num_samples,), 1 / num_samples),
-        "exit_logits": torch.zeros(1, num_frames, num_classes),
-        "embeddings": torch.zeros(num_frames, 1),
+        "weights": np.full(num_samples, 1 / num_samples),
+        "exit_logits": np.zeros((1, num_frames, num_classes)),
+        "embeddings": np.zeros((num_frames, 1)),
         "frame_exits": np.ones(num_frames, int),
-        "log_mel": torch.zeros(NUM_SAMPLES // HOP + 1, 4),
+        "log_mel": np.zeros((NUM_SAMPLES // HOP + 1, 4)),
     }
     return RecordingSamples(
         views=views, frame_samples=FRAME, hop_samples=HOP, num_samples=NUM_SAMPLES, **{**values, **changes}
@@ -109,7 +109,7 @@ def test_samples_that_disagree():
 
 
 def test_samples_have_weights():
-    found = evidence_of(MIDDLE, make_recording({0: flat(0.8, 0.6)}, weights=torch.tensor([0.75, 0.25])))
+    found = evidence_of(MIDDLE, make_recording({0: flat(0.8, 0.6)}, weights=np.array([0.75, 0.25])))
     assert found.sample_spread == pytest.approx(DISTANCE * np.sqrt(0.75 * 0.25), rel=1e-5)
 
 
@@ -126,7 +126,7 @@ def test_samples_and_views_are_told_apart():
 
 
 def test_exits_that_were_not_computed_do_not_count():
-    exit_logits = torch.cat([flat(0.8), flat(0.6), torch.full((1, NUM_FRAMES, 2), torch.nan)])
+    exit_logits = np.concatenate([flat(0.8), flat(0.6), np.full((1, NUM_FRAMES, 2), np.nan)])
     frame_exits = np.where(np.arange(NUM_FRAMES) < 25, 1, 2)  # the middle of 5 to 45 is 25
     found = evidence_of(MIDDLE, make_recording({0: flat(0.6)}, exit_logits=exit_logits, frame_exits=frame_exits))
     assert found.weakest_exit == pytest.approx(np.log(1.5), rel=1e-5)
@@ -137,7 +137,7 @@ def test_exits_that_were_not_computed_do_not_count():
 
 
 def test_overlap_is_the_highest_other_class_inside():
-    values = torch.full((1, NUM_FRAMES, 3), 0.1)
+    values = np.full((1, NUM_FRAMES, 3), 0.1)
     values[:, :, 0] = 0.9
     values[:, 5:46, 1], values[:, 5:46, 2] = 0.3, 0.45
     values[:, 47:] = 0.99  # outside
@@ -147,7 +147,7 @@ def test_overlap_is_the_highest_other_class_inside():
 
 
 def test_contrast_is_the_loudest_tenth_over_the_floor():
-    log_mel = torch.full((201, 10), -3.0)
+    log_mel = np.full((201, 10), -3.0)
     log_mel[20:181, 4] += 2.0  # one band of ten, all the time inside: a tenth of the cells
     recording = make_recording({0: flat(0.9)}, log_mel=log_mel)
     assert evidence_of(MIDDLE, recording).contrast_db == pytest.approx(2.0)
@@ -159,9 +159,9 @@ def test_contrast_is_the_loudest_tenth_over_the_floor():
 
 @pytest.mark.parametrize("starts", [(0,), (0, 320)])
 def test_entropies_and_embedding_are_means_inside(starts):
-    recording = make_recording({start: flat(0.9) for start in starts}, embeddings=torch.arange(51.0)[:, None])
+    recording = make_recording({start: flat(0.9) for start in starts}, embeddings=np.arange(51.0)[:, None])
     raw = frame_line(recording)
-    total, aleatoric = torch.full_like(raw.total, 0.9), torch.full_like(raw.total, 0.1)
+    total, aleatoric = np.full_like(raw.total, 0.9), np.full_like(raw.total, 0.1)
     inside = frames_inside(MIDDLE, 0.0, 0.04 if len(starts) == 1 else 0.01, len(total))
     total[inside, 0], aleatoric[inside, 0] = 0.5, 0.3
     found = gather_evidence([MIDDLE], recording, raw, FrameLine(raw.probabilities, total, aleatoric), RATE, None)[0]
@@ -183,7 +183,7 @@ def test_the_spread_is_the_shift_of_the_samples_borders():
     assert evidence_of(RISING, make_recording({0: ramps(0.7, 0.9)})).onset_spread == pytest.approx(0.1, abs=1e-5)
     three = evidence_of(RISING, make_recording({0: ramps(0.7, 0.9, 0.8)}))
     assert three.onset_spread == pytest.approx(0.1 * np.sqrt(2 / 3), abs=1e-5)
-    weights = torch.tensor([0.25, 0.25, 0.5])
+    weights = np.array([0.25, 0.25, 0.5])
     weighted = evidence_of(RISING, make_recording({0: ramps(0.7, 0.9, 0.8)}, weights=weights))
     assert weighted.onset_spread == pytest.approx(0.1 * np.sqrt(1 / 2), abs=1e-5)
 
@@ -197,7 +197,7 @@ def test_views_hear_the_same_border_on_their_own_grids():
 
 
 def test_offsets_are_crossings_downwards():
-    falling = torch.flip(ramps(0.7, 0.9), dims=[1])  # in 2 s: falls at 1.3 and 1.1
+    falling = np.flip(ramps(0.7, 0.9), axis=1)  # in 2 s: falls at 1.3 and 1.1
     found = evidence_of(Box(0.4, 1.2, 0, 0.9), make_recording({0: falling}))
     assert found.offset_spread == pytest.approx(0.1, abs=1e-5)
     assert found.onset_spread == pytest.approx(0.5)  # nothing rises
@@ -221,12 +221,12 @@ def test_the_rise_is_the_level_over_the_slope(length, slope):
 
 @pytest.mark.parametrize("starts", [(0,), (0, 160, 320, 480)])
 def test_candidates_are_the_decoded_boxes_above_the_floor(starts):
-    values = torch.full((1, NUM_FRAMES, 2), 0.01)
+    values = np.full((1, NUM_FRAMES, 2), 0.01)
     values[:, 5:15, 0], values[:, 30:45, 0], values[:, 20:40, 1] = 0.9, 0.2, 0.6
     recording = make_recording({start: logit(values) for start in starts})
     line, extractor = frame_line(recording), EasySEDFeatureExtractor(feature_size=32)
     found = find_candidates(recording, line, line, None, 2.0, 0.3, extractor)
-    probabilities = line.probabilities.numpy()
+    probabilities = line.probabilities
     borders = frame_borders(len(probabilities), 0.04 if len(starts) == 1 else 0.01, 2.0)
     expected = [box for box in candidate_boxes(probabilities, borders) if box.score > 0.3]
     assert [one.box for one in found] == expected

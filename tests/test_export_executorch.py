@@ -9,10 +9,10 @@ from tiny_export import HALF, HOP, RATE, deviations, noise, real_clips, tiny_che
 
 from modeling_easysed import BUNDLED_CHECKPOINTS, EasySEDFeatureExtractor, EasySEDForSoundEventDetection
 from modeling_easysed.cli.main import main
+from modeling_easysed.draws_easysed import seed_masks
 from modeling_easysed.export.check import TOLERANCE, deviation, executorch_run, whole_hops
 from modeling_easysed.export.errors import ExportError
 from modeling_easysed.export.graph import OUTPUTS
-from modeling_easysed.export.masks import seed_masks
 from modeling_easysed.export.write import export_checkpoint
 from modeling_easysed.monte_carlo_easysed import evaluating
 from modeling_easysed.pipeline_easysed import SoundEventDetectionPipeline

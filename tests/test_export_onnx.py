@@ -15,11 +15,11 @@ from tiny_export import HALF, HOP, KINDS, RATE, deviations, noise, real_clips, t
 from modeling_easysed import BUNDLED_CHECKPOINTS, EasySEDFeatureExtractor, EasySEDForSoundEventDetection
 from modeling_easysed.calibration_easysed import Calibration
 from modeling_easysed.decisions_easysed import DEFAULT_GOAL
+from modeling_easysed.draws_easysed import seed_masks
 from modeling_easysed.export.check import TOLERANCE, check_export, check_signals, deviation, onnx_run, whole_hops
 from modeling_easysed.export.description import describe
 from modeling_easysed.export.errors import ExportError
 from modeling_easysed.export.graph import ExportGraph, LogMel, check_exportable
-from modeling_easysed.export.masks import seed_masks
 from modeling_easysed.export.runner import ExportedDetector, read_description, window_of
 from modeling_easysed.export.write import export_checkpoint
 from modeling_easysed.monte_carlo_easysed import evaluating, sample_masks

@@ -4,7 +4,6 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-import torch
 from test_recording import EXTRACTOR
 
 from modeling_easysed.decoding_easysed import Box
@@ -17,7 +16,7 @@ FRAME_SAMPLES, RATE = 640, 16000
 FRAME_S = FRAME_SAMPLES / RATE
 
 
-def make_logits(seed: int, duration_s: float, num_classes: int = 3) -> torch.Tensor:
+def make_logits(seed: int, duration_s: float, num_classes: int = 3) -> np.ndarray:
     """(2 samples, frames, classes): bursts of 0.2 to 8 s between silences of 0.3 to 4 s."""
     rng, num_frames = np.random.default_rng(seed), round(duration_s / FRAME_S)
     logits = rng.normal(-7.0, 0.4, (2, num_frames, num_classes))
@@ -31,18 +30,18 @@ def make_logits(seed: int, duration_s: float, num_classes: int = 3) -> torch.Ten
             piece = logits[:, frame : frame + length, index]
             piece[:] = bumps[: piece.shape[1]] + rng.normal(0, 0.1, piece.shape)
             frame += length
-    return torch.from_numpy(logits).float()
+    return logits.astype(np.float32)
 
 
-def recording_of(logits: torch.Tensor, start: int, stop: int, shifts: tuple[int, ...] = (0,)) -> RecordingSamples:
+def recording_of(logits: np.ndarray, start: int, stop: int, shifts: tuple[int, ...] = (0,)) -> RecordingSamples:
     """Frames start to stop; the views differ by a constant."""
     own, rng = logits[:, start:stop], np.random.default_rng(0)
-    mel = torch.from_numpy(rng.normal(size=(4 * logits.shape[1], 32))).float()
+    mel = rng.normal(size=(4 * logits.shape[1], 32)).astype(np.float32)
     return RecordingSamples(
         views={shift: own + 0.01 * number for number, shift in enumerate(shifts)},
-        weights=torch.tensor([0.5, 0.5]),
+        weights=np.array([0.5, 0.5], np.float32),
         exit_logits=own,
-        embeddings=own[0].repeat(1, 2),
+        embeddings=np.tile(own[0], (1, 2)),
         frame_exits=np.arange(start, stop) % 2 + 1,
         frame_samples=FRAME_SAMPLES,
         hop_samples=160,
@@ -52,7 +51,7 @@ def recording_of(logits: torch.Tensor, start: int, stop: int, shifts: tuple[int,
 
 
 def found_in_blocks(
-    logits: torch.Tensor, seed: int, floor: float = 0.1, shifts: tuple[int, ...] = (0,)
+    logits: np.ndarray, seed: int, floor: float = 0.1, shifts: tuple[int, ...] = (0,)
 ) -> tuple[list[Evidence], int]:
     """What the finder gives when the line grows in random steps, and the most frames that were kept."""
     rng, finder, heard = np.random.default_rng(seed), EventFinder(None, floor, EXTRACTOR), Heard()
@@ -68,7 +67,7 @@ def found_in_blocks(
     return sorted(found, key=lambda one: one.box), longest
 
 
-def found_at_once(logits: torch.Tensor, floor: float = 0.1, shifts: tuple[int, ...] = (0,)) -> list[Evidence]:
+def found_at_once(logits: np.ndarray, floor: float = 0.1, shifts: tuple[int, ...] = (0,)) -> list[Evidence]:
     recording = recording_of(logits, 0, logits.shape[1], shifts)
     line = frame_line(recording)
     return find_candidates(recording, line, line, None, recording.num_samples / RATE, floor, EXTRACTOR)
@@ -88,7 +87,7 @@ def test_a_growing_line_gives_the_events_of_the_finished_one(seed, shifts):
 
 
 def test_an_event_of_minutes_is_one_event_and_what_is_kept_stays_bounded():
-    logits = torch.full((2, round(400 / FRAME_S), 1), -8.0)
+    logits = np.full((2, round(400 / FRAME_S), 1), -8.0, np.float32)
     logits[:, 100 : round(350 / FRAME_S)] = 2.0
     found, longest = found_in_blocks(logits, 0)
     assert [one.box.onset for one in found] == [pytest.approx(99.5 * FRAME_S)]
@@ -98,7 +97,7 @@ def test_an_event_of_minutes_is_one_event_and_what_is_kept_stays_bounded():
 
 
 def test_two_events_with_a_faint_hum_between_them_stay_two():
-    logits = torch.full((2, round(200 / FRAME_S), 1), -3.0)  # 0.047: never silent
+    logits = np.full((2, round(200 / FRAME_S), 1), -3.0, np.float32)  # 0.047: never silent
     logits[:, 100:200] = logits[:, 4000:4100] = 3.0
     found, _ = found_in_blocks(logits, 1, floor=0.3)
     expected = found_at_once(logits, floor=0.3)
@@ -107,7 +106,7 @@ def test_two_events_with_a_faint_hum_between_them_stay_two():
 
 
 def test_what_still_sounds_can_be_asked_for_and_is_not_reported_yet():
-    logits = torch.full((2, 500, 2), -8.0)
+    logits = np.full((2, 500, 2), -8.0, np.float32)
     logits[:, 100:200, 0] = logits[:, 300:500, 1] = 3.0
     finder, heard = EventFinder(None, 0.3, EXTRACTOR), Heard()
     heard.add(recording_of(logits, 0, 450), None)
@@ -122,7 +121,7 @@ def test_what_still_sounds_can_be_asked_for_and_is_not_reported_yet():
 
 
 def test_two_parts_are_joined_by_their_durations():
-    logits = torch.tensor([-8.0, 3.0, -8.0, 1.0, -8.0]).repeat_interleave(50).repeat(2, 1)[..., None]
+    logits = np.tile(np.repeat([-8.0, 3.0, -8.0, 1.0, -8.0], 50), (2, 1))[..., None]
     (first, second), _ = found_in_blocks(logits, 3)
     one = joined(first, second)
     score = (first.box.score + second.box.score) / 2

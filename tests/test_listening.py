@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from test_recording import EXTRACTOR, RATE, make_audio, make_model
 
 from modeling_easysed.listening_easysed import FeatureLine, Listener
@@ -28,7 +27,7 @@ def test_frames_of_blocks_are_those_of_the_whole(duration_s, skip):
     line.push(np.zeros(0, np.float32), is_last=True)
     expected = recording_features(EXTRACTOR, samples[skip:])
     assert line.frames.shape == expected.shape
-    assert torch.allclose(line.frames, expected, atol=1e-4)
+    assert np.allclose(line.frames, expected, atol=1e-4)
 
 
 def test_forgotten_frames_are_gone_and_the_others_stay():
@@ -38,7 +37,7 @@ def test_forgotten_frames_are_gone_and_the_others_stay():
         line.push(block)
         line.forget(line.stop - 20)
         assert len(line.frames) <= 20 and line._samples.nbytes < 4 * 2.1 * RATE
-        assert torch.allclose(line.frames, expected[line.first : line.stop], atol=1e-4)
+        assert np.allclose(line.frames, expected[line.first : line.stop], atol=1e-4)
     assert line.stop > 350
 
 
@@ -61,10 +60,10 @@ def test_blocks_give_what_the_whole_gives(backbone, method, shifts, duration_s):
     for start, logits in whole.views.items():
         assert heard.recording.views[start].shape == logits.shape
     for name in ("exit_logits", "embeddings", "log_mel"):
-        assert torch.allclose(getattr(heard.recording, name), getattr(whole, name), atol=1e-3, equal_nan=True)
+        assert np.allclose(getattr(heard.recording, name), getattr(whole, name), atol=1e-3, equal_nan=True)
     assert heard.recording.frame_exits.tolist() == whole.frame_exits.tolist()
     for own, expected in zip(heard.raw, line, strict=True):
-        assert torch.allclose(own, expected, atol=1e-4)
+        assert np.allclose(own, expected, atol=1e-4)
 
 
 def test_frames_may_be_forgotten_on_the_way():
@@ -81,7 +80,7 @@ def test_frames_may_be_forgotten_on_the_way():
             longest = max(longest, len(heard.recording.frame_exits))
     listener.finish()
     points += listener.heard.raw.probabilities[len(points) - listener.heard.first_point :].tolist()
-    assert torch.allclose(torch.tensor(points), line.probabilities, atol=1e-4)
+    assert np.allclose(np.array(points), line.probabilities, atol=1e-4)
     assert longest < 20
 
 
@@ -93,8 +92,8 @@ def test_temperatures_divide_the_logits_of_their_exit():
     listener.push(samples)
     listener.finish()
     expected = frame_line(whole, np.full(len(whole.frame_exits), 2.0))
-    assert torch.allclose(listener.heard.line.probabilities, expected.probabilities, atol=1e-4)
-    assert torch.allclose(listener.heard.raw.probabilities, frame_line(whole).probabilities, atol=1e-4)
+    assert np.allclose(listener.heard.line.probabilities, expected.probabilities, atol=1e-4)
+    assert np.allclose(listener.heard.raw.probabilities, frame_line(whole).probabilities, atol=1e-4)
 
 
 def test_nothing_pushed_is_an_error():

@@ -7,7 +7,8 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from modeling_easysed.monte_carlo_easysed import check_closed_form, evaluating, normal_nodes, sample_masks
+from modeling_easysed.draws_easysed import check_closed_form, normal_nodes
+from modeling_easysed.monte_carlo_easysed import evaluating, sample_masks
 
 BACKBONES = ["cnn", "transformer"]
 
@@ -249,7 +250,7 @@ def test_moments_agree_with_ten_thousand_passes(backbone):
     # five standard errors of the mean over 10 000 passes
     assert ((passes.mean(0) - moments.frame_logits).abs() < 0.05 * deviation).all()
     torch.testing.assert_close(passes.var(0), moments.frame_variances, rtol=0.1, atol=0)
-    nodes, weights = (part[:, None, None, None] for part in normal_nodes(7))
+    nodes, weights = (torch.from_numpy(part)[:, None, None, None] for part in normal_nodes(7))
     closed = (torch.sigmoid(moments.frame_logits + nodes * deviation) * weights).sum(0)
     sampled = torch.sigmoid(passes).mean(0)
     assert sampled.std() > 0.2 and torch.sigmoid(passes).std(0).mean() > 0.05
@@ -263,7 +264,7 @@ def test_moments_of_a_sampled_block_do_not_exist():
 
 
 def test_nodes_integrate_over_a_normal_distribution():
-    nodes, weights = (part.double() for part in normal_nodes(7))
+    nodes, weights = (torch.from_numpy(part).double() for part in normal_nodes(7))
     for power, expected in enumerate([1, 0, 1, 0, 3, 0, 15, 0, 105]):
         assert float((weights * nodes**power).sum()) == pytest.approx(expected, abs=1e-4)
     x = np.linspace(-12, 12, 200_001)

@@ -65,10 +65,10 @@ def shifted_probabilities(pipe: SoundEventDetectionPipeline, samples: np.ndarray
 
 def loudness_window(model, values, sampling, exit_index, doubt_limits=(), with_all_exits=True) -> WindowSamples:
     """Stands in for the network: class 0 where the middle log-mel frame of an output frame is loud."""
-    loud = values[::4].mean(-1, keepdim=True)
-    logits = torch.cat([20 * (loud - 0.5), -20 * torch.ones_like(loud).repeat(1, 2)], -1)
-    every = logits.expand(model.num_exits, -1, -1)
-    return WindowSamples(logits[None], torch.ones(1), exit_index, every, torch.zeros(len(logits), 8))
+    loud = values[::4].mean(-1, keepdims=True)
+    logits = np.concatenate([20 * (loud - 0.5), np.full((len(loud), 2), -20.0)], axis=-1, dtype=np.float32)
+    every = np.repeat(logits[None], model.num_exits, axis=0)
+    return WindowSamples(logits[None], np.ones(1), exit_index, every, np.zeros((len(logits), 8)))
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ def test_where_nothing_is_heard_nothing_is_computed(monkeypatch):
 
 
 def test_the_first_exit_that_hears_it():
-    features = EXTRACTOR(noise(0, 1.0), sampling_rate=RATE).input_values[0]
+    features = EXTRACTOR.frames(noise(0, 1.0))
     assert first_active_exit(always(-5.0), features) == 4
     assert first_active_exit(always(0.0), features) == 1
 

@@ -43,26 +43,26 @@ def test_number_of_shifts_out_of_range(shifts):
 @pytest.mark.parametrize("num_frames", [1, 2, 9])
 @pytest.mark.parametrize("start", [0, 160, 480])
 def test_interpolation_equals_numpy(num_frames, start):
-    values = torch.rand(2, num_frames, 3, generator=torch.Generator().manual_seed(0))
-    times = torch.arange(0, 6000, 37)
+    values = np.random.default_rng(0).random((2, num_frames, 3), np.float32)
+    times = np.arange(0, 6000, 37)
     found = interpolate_frames(values, start, 640, times)
     assert found.shape == (2, len(times), 3)
     centres = start + 640 * np.arange(num_frames)
     for sample in range(2):
         for index in range(3):
-            expected = np.interp(times.numpy(), centres, values[sample, :, index].numpy())
+            expected = np.interp(times, centres, values[sample, :, index])
             np.testing.assert_allclose(found[sample, :, index], expected, atol=1e-6)
 
 
 def test_interpolation_far_into_a_day_is_exact():
-    values = torch.arange(2_200_000, dtype=torch.float32)[:, None] % 2
-    times = torch.tensor([640 * 2_160_000, 640 * 2_160_000 + 160, 640 * 2_160_001 + 480])
+    values = np.arange(2_200_000, dtype=np.float32)[:, None] % 2
+    times = np.array([640 * 2_160_000, 640 * 2_160_000 + 160, 640 * 2_160_001 + 480])
     assert interpolate_frames(values, 0, 640, times)[:, 0].tolist() == pytest.approx([0.0, 0.25, 0.25])
 
 
 def test_views_are_averaged_where_they_are_heard():
-    views = {0: torch.tensor([[0.0], [4.0], [8.0]]), 320: torch.tensor([[2.0], [0.0]])}
-    times = torch.tensor([0, 320, 640, 960, 1280])
+    views = {0: np.array([[0.0], [4.0], [8.0]]), 320: np.array([[2.0], [0.0]])}
+    times = np.array([0, 320, 640, 960, 1280])
     # 0: 0 2 4 6 8, centred at 0, 640, 1280; 320: 2 2 1 0 0, centred at 320, 960
     assert average_views(views, 640, times)[:, 0].tolist() == [1.0, 2.0, 2.5, 3.0, 4.0]
 
@@ -111,16 +111,16 @@ def click_pipe(monkeypatch) -> SoundEventDetectionPipeline:
     """
     pipe = make_pipe(decoding={"default": {"edge_level": 0.5}})
     inside = CLICK_LEVEL * np.random.default_rng(1).standard_normal(RATE).clip(-3, 3).astype(np.float32)
-    loud = pipe.feature_extractor(inside, sampling_rate=RATE).input_values.mean()
+    loud = pipe.feature_extractor(inside, sampling_rate=RATE).input_values.mean().item()
     threshold = loud - 3.0 / 15.0
 
     def hear_clicks(model, values, sampling, exit_index, doubt_limits=(), with_all_exits=True) -> WindowSamples:
-        is_loud = (values.mean(-1) > threshold).float()
-        around = torch.nn.functional.pad(is_loud[None, None], (1, 1), mode="replicate").unfold(-1, 3, 4)[0, 0].mean(-1)
-        logits = torch.full((len(around), 3), -9.0)
-        logits[:, 0] = torch.logit(around, eps=1e-4)
-        every = logits.expand(model.num_exits, -1, -1)
-        return WindowSamples(logits[None], torch.ones(1), exit_index, every, torch.zeros(len(logits), 8))
+        is_loud = np.pad(values.mean(-1) > threshold, 1, mode="edge")
+        around = np.lib.stride_tricks.sliding_window_view(is_loud, 3)[::4].mean(-1).clip(1e-4, 1 - 1e-4)
+        logits = np.full((len(around), 3), -9.0, np.float32)
+        logits[:, 0] = np.log(around / (1 - around))
+        every = np.repeat(logits[None], model.num_exits, axis=0)
+        return WindowSamples(logits[None], np.ones(1), exit_index, every, np.zeros((len(logits), 8)))
 
     monkeypatch.setattr("modeling_easysed.recording_easysed.sample_window", hear_clicks)
     return pipe

@@ -84,7 +84,7 @@ def fit_exits(model: Any, extractor: Any, paths: dict[str, Path], references: di
         wide = target.float().expand_as(own)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(own, wide, reduction="none").mean((1, 2))
         losses.append(loss.numpy())
-        doubts.append([window_doubt(one, model.frame_duration_s) for one in own[:-1]])
+        doubts.append([window_doubt(one, model.frame_duration_s) for one in own[:-1].numpy()])
         logits.append(own.numpy())
         targets.append(target.numpy())
     stacked, truth = np.concatenate(logits, axis=1), np.concatenate(targets)

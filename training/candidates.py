@@ -149,7 +149,7 @@ def sample_setting(
     model: EasySEDForSoundEventDetection,
     extractor: EasySEDFeatureExtractor,
     samples: np.ndarray,
-    features: torch.Tensor,
+    features: np.ndarray,
     setting: Setting,
     doubt_limits: list[float] | None,
 ) -> RecordingSamples:

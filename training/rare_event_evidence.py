@@ -115,13 +115,13 @@ def collect_new_candidates(
     return found
 
 
-def first_active_exit(model: EasySEDForSoundEventDetection, features: torch.Tensor) -> int:
+def first_active_exit(model: EasySEDForSoundEventDetection, features: np.ndarray) -> int:
     """The shallowest exit that hears the last class in features (frames, mels); one after the deepest for none.
 
     Deeper exits may gather the shallower ones as an ensemble, so these count as well.
     """
     with torch.inference_mode():
-        logits = model(features[None].to(model.device)).exit_frame_logits[..., -1].float()
+        logits = model(torch.from_numpy(features)[None].to(model.device)).exit_frame_logits[..., -1].float()
     active = torch.nonzero(torch.sigmoid(logits).amax((1, 2)) >= QUIET)[:, 0]
     return int(active[0]) + 1 if len(active) > 0 else model.num_exits + 1
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from modeling_easysed.app.catalogue import Entry
 from modeling_easysed.audio_easysed import AudioClip, read_audio
@@ -13,7 +12,7 @@ from modeling_easysed.decisions_easysed import Goal
 from modeling_easysed.detection_easysed import Detection, Event
 from modeling_easysed.long_recordings_easysed import announced_duration
 from modeling_easysed.recording_easysed import RecordingSamples, sample_recording
-from modeling_easysed.sampling_easysed import Sampling
+from modeling_easysed.sampling_easysed import Sampling, sigmoid
 
 MAX_DURATION_S = 600.0  # the pipeline takes longer recordings in blocks, without single answers
 MAX_FILE_BYTES = 50_000_000
@@ -153,13 +152,13 @@ def _listen(entry: Entry, clip: AudioClip, settings: Settings) -> RecordingSampl
 def _answers(entry: Entry, recording: RecordingSamples, event: Event) -> Answers:
     pipe, index = entry.pipe, entry.pipe.model.config.label2id[event.label]
     rate, frame_samples = pipe.feature_extractor.sampling_rate, recording.frame_samples
-    temperature = torch.ones(len(recording.frame_exits))
+    temperature = np.ones(len(recording.frame_exits), np.float32)
     if pipe.calibration is not None:
-        temperature = torch.from_numpy(pipe.calibration.temperatures(recording.frame_exits)).float()
+        temperature = pipe.calibration.temperatures(recording.frame_exits).astype(np.float32)
     lines = {}
     for start, logits in recording.views.items():
         own = logits[..., index]
-        lines[start / rate] = torch.sigmoid(own / temperature[: own.shape[-1]]).numpy()
+        lines[start / rate] = sigmoid(own / temperature[: own.shape[-1]])
     # {start: (samples, frames)}
     until = min(event.offset, event.onset + SHOWN_S)
     levels = {}

@@ -111,7 +111,7 @@ class LiveSession:
         temperatures = None if pipe.calibration is None else pipe.calibration.temperatures(recording.frame_exits)
         raw, line = frame_line(recording), frame_line(recording, temperatures)
         num_sent = min(len(line.probabilities), round(SENT_S * self.rate / self.frame_samples))
-        middle, reach = line.probabilities.numpy()[-num_sent:], BAND_DEVIATIONS * line.spread.numpy()[-num_sent:]
+        middle, reach = line.probabilities[-num_sent:], BAND_DEVIATIONS * line.spread[-num_sent:]
         shown = np.flatnonzero(middle.max(axis=0) >= 0.02)
         lanes = {
             self.labels[index]: [

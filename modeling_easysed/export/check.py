@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from modeling_easysed.draws_easysed import seed_masks
 from modeling_easysed.export.errors import ExportError, quiet_native_code
 from modeling_easysed.export.graph import OUTPUTS, ExportGraph
-from modeling_easysed.export.masks import seed_masks
 from modeling_easysed.feature_extraction_easysed import EasySEDFeatureExtractor
 from modeling_easysed.monte_carlo_easysed import evaluating
 

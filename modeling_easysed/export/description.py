@@ -9,8 +9,8 @@ from typing import Any
 
 from modeling_easysed.calibration_easysed import setting_name
 from modeling_easysed.decoding_easysed import class_parameters
+from modeling_easysed.draws_easysed import RECIPE
 from modeling_easysed.export.graph import ExportGraph
-from modeling_easysed.export.masks import RECIPE
 from modeling_easysed.pipeline_easysed import SoundEventDetectionPipeline
 from modeling_easysed.recording_easysed import window_sizes
 from modeling_easysed.sampling_easysed import Sampling

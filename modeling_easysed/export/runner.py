@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from modeling_easysed.decoding_easysed import Box, decode, frame_borders
+from modeling_easysed.draws_easysed import seed_masks
 from modeling_easysed.export.errors import ExportError, check_installed
-from modeling_easysed.export.masks import seed_masks
 from modeling_easysed.shifts_easysed import view_starts
 from modeling_easysed.windows_easysed import kept_parts, plan_windows
 
