@@ -1,55 +1,29 @@
-"""From audio to a `Detection`: read, log-mel, samples of every window and shift, decoded candidates, judged events.
-
-Windows overlap and only their middle parts are kept, so every kept frame has seen `context_s` of audio on both sides
-and an event keeps its time and score wherever the file is cut. All times come from one grid: output frame k of the file
-is centred at k x `frame_duration_s`."""
+"""The detector as a pipeline of transformers: `from_pretrained`, devices, datasets, the Hub; the rest is `Detector`."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import Pipeline, PreTrainedModel
 
-from . import long_recordings_easysed
 from .ast_checkpoint_easysed import read_ast_config
-from .audio_easysed import AudioClip, read_audio
-from .calibration_easysed import Calibration, setting_name
-from .columns_easysed import Envelope
 from .configuration_easysed import EasySEDConfig
-from .decisions_easysed import DEFAULT_GOAL, Goal, Rule, Table, make_rule
-from .decoding_easysed import decoding_for_exit
 from .detection_easysed import Detection
-from .draws_easysed import check_closed_form
-from .evidence_easysed import find_candidates
+from .detector_easysed import Detector
 from .feature_extraction_easysed import EasySEDFeatureExtractor
-from .finder_easysed import EventFinder
-from .input_easysed import all_warnings
-from .judging_easysed import Judge
-from .listening_easysed import Listener
-from .long_recordings_easysed import AudioBlocks, Overview, announced_duration, listen_long
 from .modeling_easysed import EasySEDForSoundEventDetection
-from .receipt_easysed import decoding_id, model_identity, package_version
-from .recording_easysed import Progress, RecordingSamples, frame_line, recording_features, sample_recording
-from .sampling_easysed import Sampling
-from .shifts_easysed import view_starts
+from .receipt_easysed import model_identity
 
 TASK = "sound-event-detection"
-PICTURE_COLUMNS = 2000
 CHECKPOINT_FILES = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
 
 
-class SoundEventDetectionPipeline(Pipeline):
+class SoundEventDetectionPipeline(Detector, Pipeline):
     """Detects sound events in recordings of any length, rate and number of channels.
 
     Made by `SoundEventDetectionPipeline.from_pretrained(name)` or `transformers.pipeline("sound-event-detection",
     model=folder_or_hub_id)`.
-
-    Attributes:
-        model_name, revision: what the receipt says of the model, taken when the pipeline is made.
-        calibration: of the checkpoint, or None.
 
     Raises:
         ValueError: another kind of model; no feature extractor, or one whose sizes are not the model's.
@@ -69,11 +43,7 @@ class SoundEventDetectionPipeline(Pipeline):
                 f"model must be of type {EasySEDConfig.model_type!r}, got {model.config.model_type!r}: load an Audio "
                 "Spectrogram Transformer with SoundEventDetectionPipeline.from_pretrained"
             )
-        self.model_name, self.revision = model_identity(model)
-        self._rules: dict[tuple, Rule] = {}
-        labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
-        saved = model.config.calibration
-        self.calibration = None if saved is None else Calibration(saved, labels)
+        self._identify(model.config, *model_identity(model))
         super().__init__(model, *args, task=task, **kwargs)  # checks the parameters of calls, so it needs the above
         self._check_sizes()
 
@@ -154,210 +124,9 @@ class SoundEventDetectionPipeline(Pipeline):
         self.call_count = 0  # windows are batched within a call: the base class's advice to batch calls is moot
         return super().__call__(audio, **kwargs)
 
-    def _sanitize_parameters(
-        self,
-        passes: int | None = None,
-        shifts: int | None = None,
-        exit: str | int | None = None,
-        uncertainty: str | None = None,
-        seed: int | None = None,
-        progress: Progress | None = None,
-        min_precision: float | None = None,
-        min_recall: float | None = None,
-        max_false_alarms_per_hour: float | None = None,
-    ) -> tuple[dict, dict, dict]:
-        sampling = {"method": uncertainty, "passes": passes, "seed": seed}
-        forward: dict[str, Any] = {name: value for name, value in sampling.items() if value is not None}
-        Sampling(**{"method": "mc", **forward}).check()
-        if forward.get("method") == "moments":
-            check_closed_form(self.model.config.monte_carlo_blocks)
-        if shifts is not None:
-            view_starts(shifts, self.feature_extractor.sampling_rate, self.feature_extractor.hop_length_samples)
-            forward["shifts"] = shifts
-        if progress is not None:
-            forward["progress"] = progress
-        if exit is not None:
-            forward["exit"] = self._checked_exit(exit)
-        goal = Goal(min_precision, min_recall, max_false_alarms_per_hour)
-        if not goal.is_default and self.calibration is None:
-            raise ValueError(f"a goal needs a calibration, and {self.model_name} has none: run training/calibrate.py")
-        return {}, forward, {} if goal.is_default else {"goal": goal}
-
-    def check_settings(self, **settings: Any) -> None:
-        """Raises ValueError when a call with these keyword arguments would."""
-        self._sanitize_parameters(**settings)
-
-    def _checked_exit(self, chosen: str | int) -> str | int:
-        num_exits = self.model.num_exits
-        is_number = isinstance(chosen, int) and not isinstance(chosen, bool) and 1 <= chosen <= num_exits
-        if chosen != "auto" and not is_number:
-            raise ValueError(f"exit must be 'auto' or a number from 1 to {num_exits}, got {chosen!r}")
-        return chosen
-
-    def preprocess(self, source: Any) -> dict[str, Any]:
-        """Reads one source; returns its clip and its features (frames, mels), or what reads a long one in blocks."""
-        rate = self.feature_extractor.sampling_rate
-        if (announced_duration(source) or 0.0) > long_recordings_easysed.LONG_S:
-            return {"blocks": AudioBlocks(source, rate)}
-        clip = read_audio(source, rate)
-        return {"clip": clip, "input_values": recording_features(self.feature_extractor, clip.samples)}
-
-    def _forward(
-        self,
-        model_inputs: dict[str, Any],
-        exit: str | int = "auto",
-        method: str = "mc",
-        passes: int = 20,
-        seed: int = 0,
-        shifts: int = 2,
-        progress: Progress | None = None,
-    ) -> dict[str, Any]:
-        sampling = Sampling(method, passes, seed)
-        about = {"exit": exit, "sampling": list(sampling), "shifts": shifts}
-        if "blocks" in model_inputs:
-            listener = self.listener(exit, sampling, shifts)
-            finder = EventFinder(self.decoding(exit), self.judge(exit, sampling, shifts).floor, self.feature_extractor)
-            return {"overview": listen_long(model_inputs["blocks"], listener, finder, progress), **about}
-        clip = model_inputs["clip"]
-        recording = sample_recording(
-            self.model,
-            self.feature_extractor,
-            clip.samples,
-            sampling,
-            shifts,
-            exit_index=None if exit == "auto" else exit,
-            doubt_limits=self.doubt_limits(exit, method),
-            features=model_inputs["input_values"],
-            progress=progress,
-        )
-        return {"clip": clip, "recording": recording, **about}
-
-    def postprocess(self, model_outputs: dict[str, Any], goal: Goal = DEFAULT_GOAL) -> Detection:
-        """Decodes the samples of one recording into a `Detection`."""
-        exit, shifts, sampling = model_outputs["exit"], model_outputs["shifts"], Sampling(*model_outputs["sampling"])
-        judge = self.judge(exit, sampling, shifts, goal)
-        seen = model_outputs.get("overview")
-        if seen is None:
-            seen = self._overview(model_outputs["clip"], model_outputs["recording"], self.decoding(exit), judge.floor)
-        warnings = seen.clip.warnings
-        return Detection(
-            events=judge.events(seen.found, warnings, seen.clip.duration),
-            frame_times=seen.times,
-            probabilities=seen.probabilities,
-            labels=judge.labels,
-            duration=seen.clip.duration,
-            sampling_rate=seen.clip.original_sampling_rate,
-            file=seen.clip.file,
-            uncertainty=seen.total,
-            warnings=warnings + judge.warnings,
-            receipt=self.receipt(exit, sampling, shifts, goal),
-            decision_rule=judge.sentences,
-            log_mel=self._picture(seen.log_mel),
-            envelope=seen.envelope,
-            spread=seen.spread,
-            mel_hz=self.feature_extractor.mel_hz(),
-        )
-
-    def _overview(
-        self,
-        clip: AudioClip,
-        recording: RecordingSamples,
-        decoding: dict[str, Any] | None,
-        floor: float | np.ndarray,
-    ) -> Overview:
-        """What is seen in a recording that was listened to as a whole."""
-        extractor = self.feature_extractor
-        raw = line = frame_line(recording)
-        envelope = Envelope(len(clip.samples))
-        envelope.add(clip.samples)
-        if self.calibration is not None:
-            line = frame_line(recording, self.calibration.temperatures(recording.frame_exits))
-        return Overview(
-            found=find_candidates(recording, raw, line, decoding, clip.duration, floor, extractor),
-            clip=replace(clip, warnings=all_warnings(clip)),
-            times=np.minimum(recording.grid() / extractor.sampling_rate, clip.duration),
-            probabilities=line.probabilities,
-            total=line.total,
-            log_mel=recording.log_mel,
-            envelope=envelope.result(),
-            spread=line.spread if recording.num_answers > 1 else None,
-        )
-
-    # ---- what streams and long recordings need as well ---------------------------------------------------------------
-
-    def decoding(self, exit: str | int) -> dict[str, Any] | None:
-        """Parameters of the decoding of an exit; "auto" is decoded like the deepest."""
-        return decoding_for_exit(self.model.config.decoding, self.model.num_exits if exit == "auto" else exit)
-
-    def judge(self, exit: str | int, sampling: Sampling, shifts: int, goal: Goal = DEFAULT_GOAL) -> Judge:
-        """What makes events of candidates under this setting and goal."""
-        exit_index = self.model.num_exits if exit == "auto" else exit
-        setting = setting_name(sampling.method, shifts)
-        rule = None if self.calibration is None else self._rule(goal, exit_index, setting)
-        return Judge(self.model.config, self.decoding(exit), exit_index, self.calibration, setting, rule)
-
-    def listener(
-        self, exit: str | int, sampling: Sampling, shifts: int, sizes: tuple[int, int] | None = None
-    ) -> Listener:
-        """What hears audio as it comes under this setting; `sizes` of its windows as for `Listener`."""
-        return Listener(
-            self.model,
-            self.feature_extractor,
-            sampling,
-            shifts,
-            exit_index=None if exit == "auto" else exit,
-            doubt_limits=self.doubt_limits(exit, sampling.method),
-            temperatures=None if self.calibration is None else self.calibration.temperatures,
-            sizes=sizes,
-        )
-
-    def doubt_limits(self, exit: str | int, method: str) -> list[float]:
-        """Of the exits above the deepest, for "auto" where it was calibrated; see `sample_window`."""
-        is_auto = exit == "auto" and self.calibration is not None and method != "exits"
-        return self.calibration.doubt_limits(self.model.num_exits) if is_auto else []
-
-    def _rule(self, goal: Goal, exit_index: int, setting: str) -> Rule:
-        """Made once for every goal and setting."""
-        key = (goal, exit_index, setting)
-        if key not in self._rules:
-            table = Table.load(self.calibration.check(exit_index, setting)["table"])
-            outside = float(self.calibration.saved.get("outside_threshold", 0.0))
-            self._rules[key] = make_rule(goal, table, self.calibration.labels, outside)
-        return self._rules[key]
-
-    def receipt(self, exit: str | int, sampling: Sampling, shifts: int, goal: Goal = DEFAULT_GOAL) -> dict[str, Any]:
-        """What the same events can be had with again."""
-        is_sampled = sampling.method == "mc"
-        return {
-            "model": self.model_name,
-            "revision": self.revision,
-            "version": package_version(),
-            "seed": sampling.seed if is_sampled else None,
-            "passes": sampling.passes if is_sampled else None,
-            "shifts": shifts,
-            "uncertainty": sampling.method,
-            "exit": exit,
-            "decoding": decoding_id(self.decoding(exit)),
-            "calibration": None if self.calibration is None else self.calibration.id,
-            "goal": {name: value for name, value in vars(goal).items() if value is not None},
-        }
-
-    def receipt_of(self, **settings: Any) -> dict[str, Any]:
-        """The receipt of a call with these keyword arguments."""
-        _, forward, post = self._sanitize_parameters(**settings)
-        sampling = Sampling(forward.get("method", "mc"), forward.get("passes", 20), forward.get("seed", 0))
-        return self.receipt(
-            forward.get("exit", "auto"), sampling, forward.get("shifts", 2), post.get("goal", DEFAULT_GOAL)
-        )
-
-    def _picture(self, features: np.ndarray) -> np.ndarray:
-        """(columns, mels) in dB: the loudest of neighbouring frames, so that a short event stays visible for hours."""
-        step = -(-len(features) // PICTURE_COLUMNS)
-        picture = np.maximum.reduceat(features, np.arange(0, len(features), step), axis=0)
-        extractor = self.feature_extractor
-        if extractor.mel_mean is None or extractor.mel_std is None:
-            return picture
-        return picture * np.array(extractor.mel_std, np.float32) + np.array(extractor.mel_mean, np.float32)
+    def _sanitize_parameters(self, **settings: Any) -> tuple[dict, dict, dict]:
+        forward, post = self.split_settings(**settings)
+        return {}, forward, post
 
 
 # ---- parameters and loading ------------------------------------------------------------------------------------------

@@ -4,36 +4,47 @@ import hashlib
 import importlib.metadata
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import torch
-from transformers import PreTrainedModel
 
 HASH_DIGITS = 16
 
 
-def model_identity(model: PreTrainedModel) -> tuple[str | None, str]:
-    """Name and revision of a model.
+def model_identity(model: Any) -> tuple[str | None, str]:
+    """Name and revision of a model of PyTorch.
 
     Returns:
         Hub id or folder's name (None for a model made in memory), and the Hub's commit or a hash of the weights.
     """
-    name = model.config.name_or_path
+    name, commit = folder_identity(model.config.name_or_path)
+    return name, hash_weights(model) if commit is None else commit
+
+
+def folder_identity(name: str) -> tuple[str | None, str | None]:
+    """Name and commit of a checkpoint that was loaded from `name`; the commit is None outside the Hub's cache."""
     folder = Path(name)
     if name and folder.parent.name == "snapshots":  # in the Hub's cache: models--owner--name/snapshots/commit
         return folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1), folder.name
     if name and folder.is_dir():
         name = folder.resolve().name
-    return (name if name else None), hash_weights(model)
+    return (name if name else None), None
 
 
-def hash_weights(model: PreTrainedModel) -> str:
+def hash_weights(model: Any) -> str:
     """Equal for equal weights and buffers, on any device."""
+    from torch import uint8
+
+    tensors = ((name, tensor.detach().cpu().contiguous()) for name, tensor in model.state_dict().items())
+    return hash_arrays((name, tensor.reshape(-1).view(uint8).numpy()) for name, tensor in tensors)
+
+
+def hash_arrays(arrays: Iterable[tuple[str, Any]]) -> str:
+    """Of (name, bytes) in any order."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, content in sorted(arrays, key=lambda one: one[0]):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(content)
     return f"sha256:{digest.hexdigest()[:HASH_DIGITS]}"
 
 
@@ -57,4 +68,4 @@ def package_version() -> str | None:
         return None
 
 
-__all__ = ["decoding_id", "hash_weights", "model_identity", "package_version"]
+__all__ = ["decoding_id", "folder_identity", "hash_arrays", "hash_weights", "model_identity", "package_version"]
