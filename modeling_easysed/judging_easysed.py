@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from .calibration_easysed import Calibration, Judgement
-from .configuration_easysed import EasySEDConfig
 from .decisions_easysed import Rule
 from .decoding_easysed import class_parameters
 from .detection_easysed import JUDGED_FIELDS, NO_CALIBRATION, Event
@@ -16,7 +15,7 @@ class Judge:
     """Judges candidates of one exit under one method of uncertainty.
 
     Args:
-        config: of the model.
+        config: of the model, see `EasySEDConfig`.
         decoding: of the exit; its thresholds are the model's own.
         exit_index: whose calibration gives the floor (the deepest for "auto").
         calibration: of the checkpoint, or None.
@@ -31,7 +30,7 @@ class Judge:
 
     def __init__(
         self,
-        config: EasySEDConfig,
+        config: Any,
         decoding: dict[str, Any] | None,
         exit_index: int,
         calibration: Calibration | None,

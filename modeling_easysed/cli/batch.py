@@ -25,7 +25,7 @@ from modeling_easysed.cli.formats import SUFFIXES, is_binary, writer_of
 from modeling_easysed.cli.inputs import Input, output_names
 from modeling_easysed.cli.ranks import Ranks, ranks_of_process
 from modeling_easysed.cli.report import PARTS, write_report
-from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, warning_line
+from modeling_easysed.cli.terminal import progress_bar, quiet_messages, warning_line
 
 MANIFEST = "easysed-manifest.jsonl"
 RANK_MANIFESTS = "easysed-manifest.rank*.jsonl"  # of all processes but the first, until the run has ended
@@ -182,13 +182,10 @@ _worker: dict[str, Any] = {}
 
 def start_worker(args: argparse.Namespace, num_threads: int) -> None:
     """Loads the model once per process."""
-    import torch
-
     from modeling_easysed.cli.detect import load_pipeline, settings_of
 
-    torch.set_num_threads(num_threads)
-    with quiet_libraries(enabled=not args.debug):
-        _worker.update(pipe=load_pipeline(args), settings=settings_of(args), debug=args.debug)
+    with quiet_messages(enabled=not args.debug):
+        _worker.update(pipe=load_pipeline(args, num_threads), settings=settings_of(args), debug=args.debug)
 
 
 def work(task: Task) -> dict[str, Any]:

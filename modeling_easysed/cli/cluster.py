@@ -21,11 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from modeling_easysed.cli.batch import Totals, content_id, settings_id, summary
-from modeling_easysed.cli.detect import add_model_arguments, add_trust_arguments, load_pipeline, settings_of
+from modeling_easysed.cli.detect import (
+    add_model_arguments,
+    add_runtime_argument,
+    add_trust_arguments,
+    load_pipeline,
+    settings_of,
+)
 from modeling_easysed.cli.errors import CommandError, one_line
 from modeling_easysed.cli.parts import Parts
 from modeling_easysed.cli.sources import Source, list_sources, local_copy
-from modeling_easysed.cli.terminal import progress_bar, quiet_libraries, warning_line
+from modeling_easysed.cli.terminal import progress_bar, quiet_messages, warning_line
 
 PART_RECORDINGS, PART_SECONDS = 1000, 30.0  # a part is written after so many recordings or so much time
 MAX_BLOCKS = 20_000  # more tasks than this burden Ray's own book-keeping; a task then has several recordings
@@ -53,6 +59,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, ...; auto = a GPU for every actor where there are any"
     )
+    add_runtime_argument(parser)
     parser.add_argument(
         "--workers", type=int, metavar="N", help="actors; default: one for every GPU, else for every CPU"
     )
@@ -132,7 +139,7 @@ class Detector:
             import torch
 
             torch.set_num_threads(self.num_threads)
-            with quiet_libraries(enabled=not self.args.debug):
+            with quiet_messages(enabled=not self.args.debug):
                 self.pipe = load_pipeline(self.args)
         return self.pipe
 
@@ -325,7 +332,7 @@ def run(args: argparse.Namespace) -> int:
     if not sources:
         return 2
     parts = Parts(args.out)
-    with quiet_libraries(enabled=not args.debug):
+    with quiet_messages(enabled=not args.debug):
         receipt = load_pipeline(args).receipt_of(**settings_of(args))
     job = Job(args, parts, settings_id(receipt, ["parquet"], False))
     job.failures += listing_failures

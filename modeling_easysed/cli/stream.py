@@ -11,9 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from modeling_easysed.bundled import DEFAULT_CHECKPOINT
-from modeling_easysed.cli.detect import add_trust_arguments, exit_number, load_pipeline, settings_of
+from modeling_easysed.cli.detect import (
+    add_runtime_argument,
+    add_trust_arguments,
+    exit_number,
+    load_pipeline,
+    settings_of,
+)
 from modeling_easysed.cli.errors import CommandError, one_line
-from modeling_easysed.cli.terminal import quiet_libraries
+from modeling_easysed.cli.terminal import quiet_messages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +58,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--window", type=float, metavar="S", help="seconds heard at once; longer: cheaper and later")
     add_trust_arguments(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps, ...; auto = an accelerator if there is one")
+    add_runtime_argument(parser)
     return parser
 
 
@@ -61,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"--channels must be at least 1, got {args.channels}")
     if args.duration is not None and not args.duration > 0:
         raise CommandError(f"--duration must be more than 0 seconds, got {args.duration}")
-    with quiet_libraries(enabled=not args.debug):
+    with quiet_messages(enabled=not args.debug):
         rate, blocks = _standard_input(args) if args.source == "stdin" else _microphone(args)
         pipe = load_pipeline(args)
         from modeling_easysed.stream_easysed import EventStream

@@ -47,24 +47,40 @@ def warning_line(path: Path, warning: str) -> str:
 @contextlib.contextmanager
 def quiet_libraries(enabled: bool) -> Iterator[None]:
     """Keeps messages and progress bars of transformers, huggingface_hub and what they import off the screen inside."""
+    with quiet_messages(enabled), quiet_bars(enabled):
+        yield
+
+
+@contextlib.contextmanager
+def quiet_messages(enabled: bool) -> Iterator[None]:
+    """Log messages and warnings of any library, without importing one."""
     if not enabled:
         yield
         return
     with quiet_logging(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-        from transformers.utils import logging as transformers_logging
+        yield
 
-        had_bars, had_hub_bars = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-        transformers_logging.disable_progress_bar()
-        disable_progress_bars()
-        try:
-            yield
-        finally:
-            if had_bars:
-                transformers_logging.enable_progress_bar()
-            if had_hub_bars:
-                enable_progress_bars()
+
+@contextlib.contextmanager
+def quiet_bars(enabled: bool) -> Iterator[None]:
+    """Progress bars of transformers and huggingface_hub; imports both."""
+    if not enabled:
+        yield
+        return
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    had_bars, had_hub_bars = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+        if had_hub_bars:
+            enable_progress_bars()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""The detector on onnxruntime: the same events as with PyTorch, without importing it."""
