@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 import torch
 
-from modeling_easysed import DEFAULT_CHECKPOINT, SoundEventDetectionPipeline, pipeline_easysed
+from modeling_easysed import DEFAULT_CHECKPOINT, SoundEventDetectionPipeline, detector_easysed
 from modeling_easysed.audio_easysed import read_audio
 
 RATE = 16000
@@ -65,15 +65,15 @@ def shares(path: Path, model: str, settings: dict[str, Any]) -> dict[str, float]
         spent, originals = Counter(), {}
         for stage, names in STAGES.items():
             for name in names:
-                originals[name] = getattr(pipeline_easysed, name)
-                setattr(pipeline_easysed, name, timed(originals[name], spent, stage))
+                originals[name] = getattr(detector_easysed, name)
+                setattr(detector_easysed, name, timed(originals[name], spent, stage))
         try:
             start = time.perf_counter()
             pipe(file.name, **settings)
             total = time.perf_counter() - start
         finally:
             for name, original in originals.items():
-                setattr(pipeline_easysed, name, original)
+                setattr(detector_easysed, name, original)
     found = {stage: round(spent[stage] / total, 3) for stage in STAGES}
     return {**found, "everything else": round(1 - sum(found.values()), 3), "times real time": round(300 / total, 1)}
 

@@ -8,7 +8,6 @@
 Masks are inputs because exporters freeze or remove random numbers. The front end is written with matrix products
 instead of a Fourier transform: every runtime has them, and is fast at nothing else as much."""
 
-import math
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from modeling_easysed.exits_easysed import ExitHead
 from modeling_easysed.export.errors import ExportError
 from modeling_easysed.feature_extraction_easysed import POWER_FLOOR, EasySEDFeatureExtractor
 from modeling_easysed.modeling_easysed import EasySEDForSoundEventDetection
+from modeling_easysed.runtime.log_mel import folded_fourier
 
 INPUTS = ("waveform", "edges", "masks")
 OUTPUTS = ("frame_logits", "logits", "exit_frame_logits", "embeddings", "log_mel")
@@ -41,9 +41,9 @@ class LogMel(nn.Module):
         self.half = extractor.window_length_samples // 2
         self.num_hops = -(-2 * self.half // self.hop)  # that a window touches
         self.missing = self.num_hops * self.hop - 2 * self.half  # samples that make a window whole hops
-        cosines, sines = folded_fourier(extractor.window_length_samples, extractor.fft_length_samples)
-        self.register_buffer("cosines", cosines)
-        self.register_buffer("sines", sines)
+        waves = folded_fourier(extractor.window_length_samples, extractor.fft_length_samples)
+        for name, wave in zip(("cosines", "sines"), waves, strict=True):
+            self.register_buffer(name, torch.from_numpy(wave))
         self.register_buffer("mel_filters", extractor.mel_filters.float())
         has_norm = extractor.mel_mean is not None and extractor.mel_std is not None
         size = extractor.feature_size
@@ -63,20 +63,6 @@ class LogMel(nn.Module):
         power = ((right + left) @ self.cosines).square() + ((right - left) @ self.sines).square()
         log_mel = 10.0 * torch.log10((power @ self.mel_filters).clamp_min(POWER_FLOOR))
         return (log_mel - self.mean) / self.std
-
-
-def folded_fourier(window_length: int, fft_length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Windowed cosines and sines, each (half a window, fft bins), that turn folded frames into a spectrum.
-
-    Row m is m samples from the centre; row 0 counts twice in the folded frame, so half of it stands here. The periodic
-    Hann window is zero at its first sample, the only one without a partner.
-    """
-    half = window_length // 2
-    window = torch.hann_window(window_length, dtype=torch.float64)[half:]
-    window[0] /= 2.0
-    steps = torch.arange(half)[:, None] * torch.arange(fft_length // 2 + 1) % fft_length  # whole numbers: exact angles
-    angles = 2.0 * math.pi / fft_length * steps.double()
-    return (angles.cos() * window[:, None]).float(), (angles.sin() * window[:, None]).float()
 
 
 class ExportGraph(nn.Module):
@@ -166,4 +152,4 @@ def trace(
     )
 
 
-__all__ = ["INPUTS", "OUTPUTS", "ExportGraph", "LogMel", "check_exportable", "folded_fourier", "trace"]
+__all__ = ["INPUTS", "OUTPUTS", "ExportGraph", "LogMel", "check_exportable", "trace"]

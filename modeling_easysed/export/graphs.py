@@ -24,6 +24,7 @@ from modeling_easysed.export.graph import BACKBONES
 from modeling_easysed.modeling_easysed import EasySEDForSoundEventDetection
 from modeling_easysed.monte_carlo_easysed import evaluating
 from modeling_easysed.runtime.choice import FORMAT, GRAPHS, INDEX, WEIGHTS, header_hash
+from modeling_easysed.runtime.log_mel import ArrayLogMel
 from modeling_easysed.runtime.network import OnnxNetwork
 
 EXAMPLE_FRAMES = 100  # output frames of the recording that is traced
@@ -77,6 +78,10 @@ def write_graphs(folder: str | Path) -> Path:
             f"backbone must be one of {BACKBONES} with monte_carlo_blocks=0 to have graphs, got "
             f"{model.config.backbone!r} with {model.config.monte_carlo_blocks}"
         )
+    try:
+        ArrayLogMel(json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ExportError(f"the features of {folder} have no counterpart without PyTorch: {error}") from error
     places = places_of(folder / WEIGHTS)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         fresh = Path(name) / GRAPHS

@@ -1,4 +1,7 @@
-"""The log-mel front end in numpy: the frames of `EasySEDFeatureExtractor` with the transform "centered"."""
+"""The log-mel front end in numpy: the frames of `EasySEDFeatureExtractor` with the transform "centered".
+
+A frame is folded around its middle before the transform: the Hann window is symmetric around it, so the cosines see
+only the even part and the sines only the odd one. Two matrix products then cost less than a Fast Fourier Transform."""
 
 from typing import Any
 
@@ -16,12 +19,14 @@ class ArrayLogMel:
         saved: what preprocessor_config.json holds.
 
     Raises:
-        ValueError: another transform, or clips that are filled up.
+        ValueError: another transform, an odd window, or clips that are filled up.
     """
 
     def __init__(self, saved: dict[str, Any]) -> None:
-        if saved.get("transform", "centered") != "centered" or saved.get("min_num_frames", 0) > 0:
-            raise ValueError(f"transform must be 'centered' without filling up, got {saved.get('transform')!r}")
+        if saved["transform"] != "centered" or saved["min_num_frames"] > 0:
+            raise ValueError(f"transform must be 'centered' without filling up, got {saved['transform']!r}")
+        if saved["window_length_samples"] % 2:
+            raise ValueError(f"window_length_samples must be even, got {saved['window_length_samples']}")
         self.sampling_rate: int = saved["sampling_rate"]
         self.hop_length_samples: int = saved["hop_length_samples"]
         self.window_length_samples: int = saved["window_length_samples"]
@@ -37,8 +42,8 @@ class ArrayLogMel:
             self.sampling_rate / 2 if upper is None else upper,
             self.sampling_rate,
         )
-        steps = np.arange(self.window_length_samples) / self.window_length_samples
-        self.window = (0.5 - 0.5 * np.cos(2 * np.pi * steps)).astype(np.float32)  # Hann, periodic
+        self.half = self.window_length_samples // 2
+        self.cosines, self.sines = folded_fourier(self.window_length_samples, self.fft_length_samples)
 
     def num_frames(self, num_samples: int) -> int:
         """Log-mel frames of a clip of `num_samples` samples."""
@@ -46,10 +51,8 @@ class ArrayLogMel:
 
     def frames(self, samples: np.ndarray) -> np.ndarray:
         """Normalised frames (frames, mels) of one clip (samples,) at the extractor's rate, mono, full scale 1."""
-        # The window lies in the middle of the transform, whose middle is the frame's sample.
-        before = self.fft_length_samples // 2 - (self.fft_length_samples - self.window_length_samples) // 2
-        padded = np.pad(np.asarray(samples, np.float32), (before, self.window_length_samples - before))
-        pieces = np.lib.stride_tricks.sliding_window_view(padded, self.window_length_samples)
+        padded = np.pad(np.asarray(samples, np.float32), (self.half, self.half))
+        pieces = np.lib.stride_tricks.sliding_window_view(padded, 2 * self.half)
         pieces = pieces[:: self.hop_length_samples][: self.num_frames(len(samples))]
         blocks = [self._log_mel(pieces[start : start + BLOCK_FRAMES]) for start in range(0, len(pieces), BLOCK_FRAMES)]
         log_mel = np.concatenate(blocks)
@@ -58,8 +61,10 @@ class ArrayLogMel:
         return (log_mel - np.asarray(self.mel_mean, np.float32)) / np.asarray(self.mel_std, np.float32)
 
     def _log_mel(self, pieces: np.ndarray) -> np.ndarray:
-        spectrum = np.fft.rfft(pieces * self.window, self.fft_length_samples)
-        power = spectrum.real**2 + spectrum.imag**2
+        """dB (frames, mels) of windows (frames, samples) around their frames' samples."""
+        before, after = pieces[:, self.half : 0 : -1], pieces[:, self.half :]
+        # (frames, half a window), both from the middle outwards
+        power = ((after + before) @ self.cosines) ** 2 + ((after - before) @ self.sines) ** 2
         # (frames, fft bins)
         return DB_PER_NEPER * np.log(np.maximum(power @ self.mel_filters, np.float32(POWER_FLOOR)))
 
@@ -71,6 +76,20 @@ class ArrayLogMel:
         centres = bins_hz @ filters / np.maximum(weights, 1e-12)
         known = np.flatnonzero(weights > 0)
         return np.interp(np.arange(len(centres)), known, centres[known])
+
+
+def folded_fourier(window_length: int, fft_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windowed cosines and sines, each (half a window, fft bins), that turn folded frames into a spectrum.
+
+    Row m is m samples from the middle; row 0 counts twice in the folded frame, so half of it stands here. The periodic
+    Hann window is zero at its first sample, the only one without a partner.
+    """
+    half = window_length // 2
+    window = 0.5 + 0.5 * np.cos(2 * np.pi * np.arange(half) / window_length)
+    window[0] /= 2.0
+    steps = np.arange(half)[:, None] * np.arange(fft_length // 2 + 1) % fft_length  # whole numbers: exact angles
+    angles = 2.0 * np.pi / fft_length * steps
+    return tuple((wave(angles) * window[:, None]).astype(np.float32) for wave in (np.cos, np.sin))
 
 
 def mel_filters(num_bins: int, num_mels: int, lowest_hz: float, highest_hz: float, sampling_rate: int) -> np.ndarray:
@@ -86,4 +105,4 @@ def mel_filters(num_bins: int, num_mels: int, lowest_hz: float, highest_hz: floa
     return np.maximum(0.0, np.minimum(-slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:])).astype(np.float32)
 
 
-__all__ = ["ArrayLogMel", "mel_filters"]
+__all__ = ["ArrayLogMel", "folded_fourier", "mel_filters"]
