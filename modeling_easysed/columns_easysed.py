@@ -42,6 +42,8 @@ def largest_of(arrays: list[np.ndarray], step: int) -> list[np.ndarray]:
     """Of arrays (rows, values) the values where the first is largest in every `step` rows, (columns, values) each."""
     missing = -len(arrays[0]) % step
     shaped = [np.pad(one, ((0, missing), (0, 0)), mode="edge").reshape(-1, step, one.shape[1]) for one in arrays]
+    if len(shaped) == 1:
+        return [shaped[0].max(axis=1)]
     places = shaped[0].argmax(axis=1)[:, None]
     # (columns, 1, values)
     return [np.take_along_axis(one, places, axis=1)[:, 0] for one in shaped]

@@ -259,7 +259,7 @@ def _load(folder: str, args: argparse.Namespace, num_threads: int | None) -> Any
         return OnnxDetector(folder, num_threads)
     if args.runtime == "onnx":
         raise ValueError(
-            f"--runtime onnx needs onnxruntime (pip install 'easysed[export]'), a checkpoint with graphs (python -m "
+            f"--runtime onnx needs onnxruntime (pip install 'easysed[onnx]'), a checkpoint with graphs (python -m "
             f"modeling_easysed.export.graphs {args.model}) and --device cpu"
         )
     with quiet_bars(enabled=not args.debug):
