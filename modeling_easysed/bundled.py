@@ -10,6 +10,7 @@ from typing import Any
 
 DEFAULT_CHECKPOINT = "easysed-cnn"
 MODEL_VARIABLE = "EASYSED_MODEL"  # checkpoints that the app shows
+DEVICE_VARIABLE = "EASYSED_DEVICE_PAGE"  # folder of the page that it serves for the device
 OWN_MODEL_TYPE = "easysed"
 AST_MODEL_TYPE = "audio-spectrogram-transformer"  # of transformers; `from_ast` loads it
 PICKLE_NAMES = ("pytorch_model.bin", "model.pt", "model.pth", "model.bin", "model.ckpt")

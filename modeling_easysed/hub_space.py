@@ -18,14 +18,23 @@ from modeling_easysed.hub import UPLOAD_ERRORS, HubError, connect, reason_of
 
 PACKAGE = "modeling_easysed"
 PAGE_FILES = ("app.py", "README.md")
+DEVICE = "device"  # as space/app.py looks for it
 
 
-def push_space(repo_id: str, models: Sequence[str] = (), *, private: bool = False, token: str | None = None) -> str:
+def push_space(
+    repo_id: str,
+    models: Sequence[str] = (),
+    *,
+    device_page: str | Path | None = None,
+    private: bool = False,
+    token: str | None = None,
+) -> str:
     """Publishes the Space; the same call again brings it up to date, and sends nothing that lies there already.
 
     Args:
         repo_id: "owner/name", or "name" for the token's owner.
         models: Hub ids of the checkpoints that it shows; none = those that are bundled, or what an earlier call said.
+        device_page: folder that `easysed export --to web` wrote; the Space then serves and links it.
         private: a new Space is private.
         token: None = HF_TOKEN, or what `hf auth login` left.
 
@@ -34,15 +43,17 @@ def push_space(repo_id: str, models: Sequence[str] = (), *, private: bool = Fals
 
     Raises:
         HubError: nothing was published: no token or a refused one, no permission, no network, a bad id.
+        ValueError: `device_page` is no such folder.
     """
+    here = space_files(device_page)
     api, repo_id = connect(repo_id, token)
-    here = space_files()
     try:
         api.create_repo(
             repo_id, repo_type="space", space_sdk="gradio", private=True if private else None, exist_ok=True
         )
         there = api.list_repo_files(repo_id, repo_type="space")
-        stale = [name for name in there if name.startswith(f"{PACKAGE}/") and name not in here]
+        own = (f"{PACKAGE}/", f"{DEVICE}/")
+        stale = [name for name in there if name.startswith(own) and name not in here]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in here.items()),
             *(CommitOperationDelete(path_in_repo=name) for name in stale),
@@ -55,18 +66,30 @@ def push_space(repo_id: str, models: Sequence[str] = (), *, private: bool = Fals
     return f"{api.endpoint}/spaces/{repo_id}"
 
 
-def space_files() -> dict[str, Path | bytes]:
-    """{path in the Space: file or content}."""
+def space_files(device_page: str | Path | None = None) -> dict[str, Path | bytes]:
+    """{path in the Space: file or content}.
+
+    Raises:
+        ValueError: `device_page` holds no page.
+    """
     page = files("modeling_easysed.space")
     found: dict[str, Path | bytes] = {name: Path(str(page / name)) for name in PAGE_FILES}
     found["requirements.txt"] = "".join(f"{one}\n" for one in requirements("space")).encode()
     # one package's folder may lie elsewhere where it is installed for development
     for package in (PACKAGE, f"{PACKAGE}.model_cards"):
         folder = Path(str(files(package))) if package != PACKAGE else Path(modeling_easysed.__file__).parent
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                found[f"{package.replace('.', '/')}/{path.relative_to(folder).as_posix()}"] = path
+        for path in files_in(folder):
+            found[f"{package.replace('.', '/')}/{path.relative_to(folder).as_posix()}"] = path
+    if device_page is not None:
+        folder = Path(device_page).expanduser()
+        if not (folder / "index.html").is_file():
+            raise ValueError(f"folder {folder} has no page for the device: make it with easysed export --to web")
+        found |= {f"{DEVICE}/{path.relative_to(folder).as_posix()}": path for path in files_in(folder)}
     return found
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
 
 
 def requirements(extra: str) -> list[str]:

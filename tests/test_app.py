@@ -50,7 +50,11 @@ def test_without_the_extra_the_line_says_how_to_install_it(capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--port", "0"], "--port must be from 1 to 65535"), (["--model", "no_such"], "name is unknown")],
+    [
+        (["--port", "0"], "--port must be from 1 to 65535"),
+        (["--model", "no_such"], "name is unknown"),
+        (["--device-page", "no_such"], "folder no_such has no page for the device: make it with easysed export"),
+    ],
 )
 def test_wrong_usage_is_one_line(capsys, arguments, message):
     pytest.importorskip("gradio")

@@ -67,6 +67,17 @@ def test_a_checkpoint_and_the_space_that_shows_it(hub, tmp_path, capsys):
     assert hub.repositories[SPACE].variables == {"EASYSED_MODEL": "tester/tiny"}
 
 
+def test_a_page_for_the_device_goes_along(hub, tmp_path, capsys):
+    (tmp_path / "index.html").write_text("<html></html>")
+    (tmp_path / "easysed.json").write_text("{}")
+    assert main(["push", "--space", SPACE, "--device-page", str(tmp_path)]) == 0
+    assert hub.files(SPACE)["device/index.html"] == b"<html></html>"
+    push_space(SPACE)
+    assert "device/index.html" not in hub.files(SPACE)
+    assert main(["push", "--space", SPACE, "--device-page", str(tmp_path / "no")]) == 2
+    assert "has no page for the device: make it with easysed export --to web" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["runs/model"], ["runs/model", "--space", "demo"]])
 def test_half_a_command_is_refused(arguments, capsys):
     assert main(["push", *arguments]) == 2
@@ -84,7 +95,11 @@ def test_what_was_published_runs_from_its_own_files(hub, tmp_path):
     from gradio_client import Client
 
     push_space(SPACE)
-    for name, content in hub.files(SPACE).items():
+    for name, content in {
+        **hub.files(SPACE),
+        "device/index.html": b"<p>here</p>",
+        "device/easysed.json": b"{}",
+    }.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -101,6 +116,8 @@ def test_what_was_published_runs_from_its_own_files(hub, tmp_path):
         wait_for(f"http://127.0.0.1:{port}/", process)
         models = Client(f"http://127.0.0.1:{port}/", verbose=False).predict(api_name="/models")
         assert len(next(iter(models.values()))["exits"]) == 4
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/device/index.html", timeout=10) as answer:
+            assert answer.read() == b"<p>here</p>"
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)

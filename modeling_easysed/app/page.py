@@ -52,11 +52,19 @@ EXAMPLES_NOTE = (
 ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}
 
 
-def build_page(catalogue: dict[str, Entry]) -> gr.Blocks:
-    """The page of these models."""
+DEVICE_LINK = (
+    "A compact model also runs [on this device](device/index.html), in the browser alone: no sound leaves it, and once "
+    "opened it works without a network."
+)
+
+
+def build_page(catalogue: dict[str, Entry], has_device_page: bool = False) -> gr.Blocks:
+    """The page of these models; `has_device_page` adds the link to /device."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(300, 3000)) as page:
         limits = {"minutes": MAX_DURATION_S / 60, "megabytes": MAX_FILE_BYTES // 10**6}
         gr.Markdown(INTRO.format(classes=_classes(catalogue), **limits))
+        if has_device_page:
+            gr.Markdown(DEVICE_LINK, elem_id="device-link")
         with gr.Tab("Detect"):
             _detect_tab(catalogue)
         with gr.Tab("Compare"):

@@ -28,6 +28,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="NAME|DIR|HUB_ID",
         help="may be given several times; default: those in EASYSED_MODEL (with commas), else what is bundled",
     )
+    parser.add_argument(
+        "--device-page",
+        metavar="DIR",
+        help="what `easysed export --to web` wrote; served as /device, and linked (default: EASYSED_DEVICE_PAGE)",
+    )
     return parser
 
 
@@ -39,16 +44,17 @@ def run(args: argparse.Namespace) -> int:
     if missing:
         raise CommandError(f'the app needs {" and ".join(missing)}: pip install "easysed[space]"')
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
-    from modeling_easysed.app.server import build_app, check_port, serve
+    from modeling_easysed.app.server import build_app, check_port, find_device_page, serve
 
     try:
         check_port(args.host, args.port)  # before the models are loaded
+        device_page = find_device_page(args.device_page)
         for name in args.model or ():
             resolve_checkpoint(name)
         with quiet_libraries(enabled=not args.debug), status("loading the models"):
             from modeling_easysed.app.catalogue import load_catalogue
 
-            app = build_app(load_catalogue(args.model))
+            app = build_app(load_catalogue(args.model), device_page)
     except CheckpointError as error:
         raise CommandError(f"{error} (`easysed models` lists what is at hand)") from error
     except (OSError, ValueError) as error:

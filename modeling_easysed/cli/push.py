@@ -29,6 +29,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="publishes a Space there that shows REPO_ID, or what is bundled where none is given",
     )
     parser.add_argument(
+        "--device-page", metavar="DIR", help="with --space: what `easysed export --to web` wrote, for the Space to link"
+    )
+    parser.add_argument(
         "--exits",
         type=exit_list,
         metavar="1,2",
@@ -101,7 +104,7 @@ def push_all(args: argparse.Namespace) -> list[str]:
 
         announce(f"{args.space} (Space)")
         shown = ["/".join(urls[0].split("/")[-2:])] if urls else []
-        urls.append(push_space(args.space, shown, private=args.private))
+        urls.append(push_space(args.space, shown, device_page=args.device_page, private=args.private))
     return urls
 
 
