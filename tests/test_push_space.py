@@ -95,11 +95,8 @@ def test_what_was_published_runs_from_its_own_files(hub, tmp_path):
     from gradio_client import Client
 
     push_space(SPACE)
-    for name, content in {
-        **hub.files(SPACE),
-        "device/index.html": b"<p>here</p>",
-        "device/easysed.json": b"{}",
-    }.items():
+    page = {"device/index.html": b"<p>here</p>", "device/easysed.json": b"{}"}
+    for name, content in {**hub.files(SPACE), **page}.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

@@ -67,9 +67,7 @@ def find_device_page(folder: str | Path | None) -> Path | None:
         return None
     found = Path(wanted).expanduser()
     if not (found / "index.html").is_file() or not (found / "easysed.json").is_file():
-        raise ValueError(
-            f"folder {found} has no page for the device: make it with easysed export --to web --out {found}"
-        )
+        raise ValueError(f"folder {found} has no page for the device: make it with easysed export --to web")
     return found
 
 
@@ -94,4 +92,4 @@ def serve(host: str = "127.0.0.1", port: int = 7860, app: FastAPI | None = None)
     uvicorn.run(build_app() if app is None else app, host=host, port=port, log_level="warning")
 
 
-__all__ = ["build_app", "check_port", "serve"]
+__all__ = ["build_app", "check_port", "find_device_page", "serve"]
