@@ -1,0 +1,124 @@
+"""A static folder: a page that runs the exported graph in a browser, installable, without a network once loaded.
+
+easysed.onnx, easysed.json       as for every device
+words.json                       sentences and marks, so that the page says what Python says
+*.js, page.css, index.html       of export/web, cli and app
+ort*.js, *.wasm                  onnxruntime-web
+manifest, icons, service worker  which keeps all of it, under a name made of the files' contents"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from modeling_easysed import audio_easysed, input_easysed, reasons_easysed
+from modeling_easysed.cli.report import escaped
+from modeling_easysed.detection_easysed import NO_CALIBRATION
+from modeling_easysed.export.icons import SIZES, icon
+from modeling_easysed.export.runtime_files import SHA256
+from modeling_easysed.palette_easysed import DARK, DECISIONS, css_variables
+
+WORKER = "sw.js"
+RUNTIME = {name: f"{Path(name).stem}.js" if name.endswith(".mjs") else name for name in SHA256}  # what servers know
+SHARED = (("cli", "recording.css"), ("cli", "recording.js"))
+
+
+def page_files() -> list[str]:
+    """Names of all files of the folder that come beside graph and description."""
+    own = [path.name for path in files("modeling_easysed.export").joinpath("web").iterdir()]
+    icons = [_icon_name(size) for size in SIZES]
+    shared = [name for _, name in SHARED]
+    return sorted({*own, *shared, *icons, *RUNTIME.values(), "words.json", "palette.css", "manifest.webmanifest"})
+
+
+def write_page(folder: Path, description: dict[str, Any], runtime: Path) -> None:
+    """Writes everything that stands beside easysed.onnx and easysed.json, which must be there.
+
+    Args:
+        folder: of the export.
+        description: what easysed.json holds.
+        runtime: what `runtime_folder` gave.
+    """
+    for path in files("modeling_easysed.export").joinpath("web").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    for package, name in SHARED:
+        (folder / name).write_bytes(files(f"modeling_easysed.{package}").joinpath(name).read_bytes())
+    for name, target in RUNTIME.items():
+        shutil.copyfile(runtime / name, folder / target)
+    for size in SIZES:
+        (folder / _icon_name(size)).write_bytes(icon(size))
+    _write_json(folder / "words.json", words())
+    _write_json(folder / "manifest.webmanifest", manifest(description))
+    (folder / "palette.css").write_text(css_variables(), encoding="utf-8")
+    page = folder / "index.html"
+    page.write_text(page.read_text("utf-8").replace("@@MODEL@@", escaped(_title(description))), encoding="utf-8")
+    _write_worker(folder)
+
+
+def words() -> dict[str, Any]:
+    """Sentences and marks that the page shares with Python."""
+    reasons = reasons_easysed
+    return {
+        "reasons": {
+            "limits": [[name, *limit] for name, limit in reasons.LIMITS.items()],
+            "smallest_limit": reasons.SMALLEST_LIMIT,
+            "sentences": reasons.SENTENCES,
+            "input_words": reasons.INPUT_WORDS,
+            "unfamiliar": reasons.UNFAMILIAR,
+            "cut_off": reasons.CUT_OFF,
+            "uncalibrated": reasons.UNCALIBRATED,
+            "weak": reasons.WEAK,
+            "needed": reasons.NEEDED,
+            "never": reasons.NEVER_ACCEPTED,
+        },
+        "audio": audio_easysed.SENTENCES,
+        "input": input_easysed.SENTENCES,
+        "no_calibration": NO_CALIBRATION,
+        "decisions": {"unjudged" if name is None else name: asdict(look) for name, look in DECISIONS.items()},
+    }
+
+
+def manifest(description: dict[str, Any]) -> dict[str, Any]:
+    """The web app's manifest."""
+    icons = [{"src": _icon_name(size), "sizes": f"{size}x{size}", "type": "image/png"} for size in SIZES]
+    return {
+        "name": "EasySED",
+        "short_name": "EasySED",
+        "description": f"Sound events on this device: {_title(description)}",
+        "start_url": "./",
+        "scope": "./",
+        "display": "standalone",
+        "background_color": DARK.background,
+        "theme_color": DARK.background,
+        "icons": [{**one, "purpose": purpose} for one in icons for purpose in ("any", "maskable")],
+    }
+
+
+def _title(description: dict[str, Any]) -> str:
+    model = description["model"]
+    return f"{model['name']}, exit {model['exit']} of {model['num_exits']}"
+
+
+def _icon_name(size: int) -> str:
+    return f"icon-{size}.png"
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_worker(folder: Path) -> None:
+    """The list of what is kept, and a version that changes with any of it."""
+    kept = sorted(path for path in folder.iterdir() if path.name != WORKER)
+    digest = hashlib.sha256((folder / WORKER).read_bytes())
+    for path in kept:
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    worker = (folder / WORKER).read_text("utf-8")
+    worker = worker.replace('"@@FILES@@"', json.dumps([path.name for path in kept]))
+    (folder / WORKER).write_text(worker.replace("@@VERSION@@", digest.hexdigest()[:16]), encoding="utf-8")
+
+
+__all__ = ["manifest", "page_files", "words", "write_page"]
