@@ -112,10 +112,14 @@ function spectrumOf(samples, frame, loud, offset) {
   const chosen = loud.filter((_, index) => index % step === 0);
   const window = Float64Array.from({ length: frame }, (_, at) => 0.5 - 0.5 * Math.cos((2 * Math.PI * at) / frame));
   const power = new Float64Array(Math.floor(frame / 2) + 1);
-  for (const number of chosen) {
-    const real = window.map((value, at) => value * (samples[number * frame + at] - offset));
-    const [re, im] = fourier(real, new Float64Array(frame));
-    for (let bin = 0; bin < power.length; bin++) power[bin] += (re[bin] ** 2 + im[bin] ** 2) / chosen.length;
+  const windowed = (number) => window.map((value, at) =>
+    (number === undefined ? 0 : value * (samples[number * frame + at] - offset)));
+  for (let index = 0; index < chosen.length; index += 2) { // two real frames as one complex one
+    const [re, im] = fourier(windowed(chosen[index]), windowed(chosen[index + 1]));
+    const square = (bin) => re[bin] ** 2 + im[bin] ** 2;
+    for (let bin = 0; bin < power.length; bin++) {
+      power[bin] += (square(bin) + square((frame - bin) % frame)) / 2 / chosen.length;
+    }
   }
   return power;
 }

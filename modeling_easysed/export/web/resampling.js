@@ -1,6 +1,6 @@
 // Resampling of audio that comes in blocks: a windowed sinc as long as soxr's at its high quality, in phases.
-const ATTENUATION_DB = 125; // of what lies above half the lower rate
-const PASS = 0.913; // share of the band that stays as it is, up to 1 the filter falls
+const ATTENUATION_DB = 130; // of what lies above half the lower rate
+const PASS = 0.914; // share of the band that stays as it is, up to 1 the filter falls
 const MAX_PHASES = 1024; // odd rates lie between two phases
 
 export class Resampler {
