@@ -15,23 +15,30 @@ from pathlib import Path
 from typing import Any
 
 from modeling_easysed import audio_easysed, input_easysed, reasons_easysed
+from modeling_easysed.app.result import BECAUSE, HINT, NO_EVENTS
 from modeling_easysed.cli.report import escaped
 from modeling_easysed.detection_easysed import NO_CALIBRATION
 from modeling_easysed.export.icons import SIZES, icon
 from modeling_easysed.export.runtime_files import SHA256
-from modeling_easysed.palette_easysed import DARK, DECISIONS, css_variables
+from modeling_easysed.palette_easysed import DARK, DECISIONS, LIGHT, css_variables
 
 WORKER = "sw.js"
 RUNTIME = {name: f"{Path(name).stem}.js" if name.endswith(".mjs") else name for name in SHA256}  # what servers know
-SHARED = (("cli", "recording.css"), ("cli", "recording.js"))
+SHARED = {  # (package, its file): name on the page
+    ("cli", "recording.css"): "recording.css",
+    ("cli", "recording.js"): "recording_events.js",
+    ("app", "page.css"): "space.css",
+    ("app", "page.js"): "panels.js",
+}
 
 
 def page_files() -> list[str]:
     """Names of all files of the folder that come beside graph and description."""
     own = [path.name for path in files("modeling_easysed.export").joinpath("web").iterdir()]
     icons = [_icon_name(size) for size in SIZES]
-    shared = [name for _, name in SHARED]
-    return sorted({*own, *shared, *icons, *RUNTIME.values(), "words.json", "palette.css", "manifest.webmanifest"})
+    return sorted(
+        {*own, *SHARED.values(), *icons, *RUNTIME.values(), "words.json", "palette.css", "manifest.webmanifest"}
+    )
 
 
 def write_page(folder: Path, description: dict[str, Any], runtime: Path) -> None:
@@ -44,8 +51,8 @@ def write_page(folder: Path, description: dict[str, Any], runtime: Path) -> None
     """
     for path in files("modeling_easysed.export").joinpath("web").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    for package, name in SHARED:
-        (folder / name).write_bytes(files(f"modeling_easysed.{package}").joinpath(name).read_bytes())
+    for (package, name), target in SHARED.items():
+        (folder / target).write_bytes(files(f"modeling_easysed.{package}").joinpath(name).read_bytes())
     for name, target in RUNTIME.items():
         shutil.copyfile(runtime / name, folder / target)
     for size in SIZES:
@@ -53,8 +60,10 @@ def write_page(folder: Path, description: dict[str, Any], runtime: Path) -> None
     _write_json(folder / "words.json", words())
     _write_json(folder / "manifest.webmanifest", manifest(description))
     (folder / "palette.css").write_text(css_variables(), encoding="utf-8")
-    page = folder / "index.html"
-    page.write_text(page.read_text("utf-8").replace("@@MODEL@@", escaped(_title(description))), encoding="utf-8")
+    page = (folder / "index.html").read_text("utf-8")
+    for name, text in (("MODEL", _title(description)), ("LIGHT", LIGHT.background), ("DARK", DARK.background)):
+        page = page.replace(f"@@{name}@@", escaped(text))
+    (folder / "index.html").write_text(page, encoding="utf-8")
     _write_worker(folder)
 
 
@@ -77,6 +86,9 @@ def words() -> dict[str, Any]:
         "audio": audio_easysed.SENTENCES,
         "input": input_easysed.SENTENCES,
         "no_calibration": NO_CALIBRATION,
+        "no_events": NO_EVENTS,
+        "hint": HINT,
+        "because": BECAUSE,
         "decisions": {"unjudged" if name is None else name: asdict(look) for name, look in DECISIONS.items()},
     }
 

@@ -1,6 +1,7 @@
 // From sound to what `easysed detect --format json` writes, with the pipeline's default setting.
 import { makeClip } from "./audio.js";
 import { Calibration } from "./calibration.js";
+import { largest } from "./columns.js";
 import { candidateBoxes, frameBorders } from "./decoding.js";
 import { gatherEvidence } from "./evidence.js";
 import { Judge } from "./judging.js";
@@ -31,6 +32,10 @@ export class Detector {
     return this.rule === undefined ? [this.words.no_calibration] : this.rule.warnings;
   }
 
+  get sentences() {
+    return this.rule?.sentences ?? [];
+  }
+
   get receipt() {
     return this.description.receipt;
   }
@@ -55,7 +60,7 @@ export class Detector {
       events: this.judge.events(found, clip.warnings, clip.duration),
       warnings: [...clip.warnings, ...this.modelWarnings],
       receipt: this.receipt,
-      decision_rule: this.rule?.sentences ?? [],
+      decision_rule: this.sentences,
     };
     return { detection, picture: this.picture(clip, recording, line) };
   }
@@ -80,17 +85,4 @@ export class Detector {
       lowest: largest(clip.samples.map((value) => -value), 1, size).map((value) => -value),
     };
   }
-}
-
-// The largest of every `step` rows of (rows, columns), flat.
-function largest(table, columns, step) {
-  const rows = table.length / columns;
-  const found = new Float32Array(Math.ceil(rows / step) * columns).fill(-Infinity);
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const at = Math.floor(row / step) * columns + column;
-      found[at] = Math.max(found[at], table[row * columns + column]);
-    }
-  }
-  return found;
 }
