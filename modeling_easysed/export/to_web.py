@@ -18,6 +18,7 @@ from modeling_easysed import audio_easysed, input_easysed, reasons_easysed
 from modeling_easysed.app.result import BECAUSE, HINT, NO_EVENTS
 from modeling_easysed.cli.report import escaped
 from modeling_easysed.detection_easysed import NO_CALIBRATION
+from modeling_easysed.export.description import write_description
 from modeling_easysed.export.icons import SIZES, icon
 from modeling_easysed.export.runtime_files import SHA256
 from modeling_easysed.palette_easysed import DARK, DECISIONS, LIGHT, css_variables
@@ -32,21 +33,12 @@ SHARED = {  # (package, its file): name on the page
 }
 
 
-def page_files() -> list[str]:
-    """Names of all files of the folder that come beside graph and description."""
-    own = [path.name for path in files("modeling_easysed.export").joinpath("web").iterdir()]
-    icons = [_icon_name(size) for size in SIZES]
-    return sorted(
-        {*own, *SHARED.values(), *icons, *RUNTIME.values(), "words.json", "palette.css", "manifest.webmanifest"}
-    )
-
-
 def write_page(folder: Path, description: dict[str, Any], runtime: Path) -> None:
-    """Writes everything that stands beside easysed.onnx and easysed.json, which must be there.
+    """Writes everything that stands beside the graph, which must be there.
 
     Args:
         folder: of the export.
-        description: what easysed.json holds.
+        description: what easysed.json will hold; gets a key `page`, with the names of all files but itself.
         runtime: what `runtime_folder` gave.
     """
     for path in files("modeling_easysed.export").joinpath("web").iterdir():
@@ -64,6 +56,9 @@ def write_page(folder: Path, description: dict[str, Any], runtime: Path) -> None
     for name, text in (("MODEL", _title(description)), ("LIGHT", LIGHT.background), ("DARK", DARK.background)):
         page = page.replace(f"@@{name}@@", escaped(text))
     (folder / "index.html").write_text(page, encoding="utf-8")
+    hashes = {name: hashlib.sha256((runtime / name).read_bytes()).hexdigest() for name in RUNTIME}
+    description["page"] = {"files": sorted(path.name for path in folder.iterdir()), "onnxruntime-web": hashes}
+    write_description(folder, description)
     _write_worker(folder)
 
 
@@ -133,4 +128,4 @@ def _write_worker(folder: Path) -> None:
     (folder / WORKER).write_text(worker.replace("@@VERSION@@", digest.hexdigest()[:16]), encoding="utf-8")
 
 
-__all__ = ["manifest", "page_files", "words", "write_page"]
+__all__ = ["manifest", "words", "write_page"]

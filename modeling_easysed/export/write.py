@@ -13,11 +13,10 @@ from typing import Any
 from modeling_easysed import SoundEventDetectionPipeline
 from modeling_easysed.cli.models import summarize
 from modeling_easysed.export.check import check_export, executorch_run, onnx_run
-from modeling_easysed.export.description import FILE_NAME, FORMAT, describe, file_entry
+from modeling_easysed.export.description import FILE_NAME, FORMAT, describe, file_entry, write_description
 from modeling_easysed.export.errors import ExportError
 from modeling_easysed.export.graph import ExportGraph, check_exportable
-from modeling_easysed.export.runtime_files import PACKAGE, VERSION, runtime_folder
-from modeling_easysed.export.to_web import page_files, write_page
+from modeling_easysed.export.runtime_files import runtime_folder
 
 
 @dataclass
@@ -65,12 +64,12 @@ def export_checkpoint(
         fresh.mkdir()
         file_name, measured = _write_graph(graph, pipe, target, fresh)
         description["files"][file_name] = file_entry(fresh / file_name, target=target, **measured)
-        if runtime is not None:
-            description["page"] = {"files": page_files(), "runtime": f"{PACKAGE} {VERSION}"}
-        text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
-        (fresh / FILE_NAME).write_text(text + "\n", encoding="utf-8")
-        if runtime is not None:
+        if target == "web":
+            from modeling_easysed.export.to_web import write_page
+
             write_page(fresh, description, runtime)
+        else:
+            write_description(fresh, description)
         move_into_place(fresh, folder)
     return Exported(folder, description)
 

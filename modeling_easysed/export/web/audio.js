@@ -14,8 +14,13 @@ const OPUS_RATES = [8000, 12000, 16000, 24000, 48000];
 // browser then resamples.
 export function sniffRate(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const found = wavRate(view) ?? flacRate(view, 0) ?? oggRate(view) ?? mp3Rate(view);
-  return found >= 1000 && found <= 1_000_000 ? found : DEFAULT_RATE;
+  try {
+    const found = wavRate(view) ?? flacRate(view, 0) ?? oggRate(view) ?? mp3Rate(view);
+    return found >= 1000 && found <= 1_000_000 ? found : DEFAULT_RATE;
+  } catch (error) {
+    if (error instanceof RangeError) return DEFAULT_RATE; // the header is cut off
+    throw error;
+  }
 }
 
 const textAt = (view, at, length) => (at + length > view.byteLength ? ""

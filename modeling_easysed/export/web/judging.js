@@ -1,6 +1,6 @@
 // From candidates to the events that are reported, as judging_easysed.py and reasons_easysed.py do it. All sentences
 // come from Python, see words.json.
-import { filled, rounded } from "./numbers.js";
+import { filled, fixed, rounded } from "./numbers.js";
 
 const EVENT_NUMBERS = ["onset", "offset", "score", "confidence", "confidence_low", "confidence_high", "onset_low",
   "onset_high", "offset_low", "offset_high", "unfamiliarity"];
@@ -71,7 +71,7 @@ export class Judge {
   weakness(confidence, needed) {
     const toldApart = [2, 3, 4, 5].find((count) => rounded(needed, count) > rounded(confidence, count));
     const digits = toldApart ?? 6;
-    const asked = needed <= 1 ? filled(this.words.needed, { needed: needed.toFixed(digits) }) : this.words.never;
-    return filled(this.words.weak, { confidence: confidence.toFixed(digits), asked });
+    const asked = needed <= 1 ? filled(this.words.needed, { needed: fixed(needed, digits) }) : this.words.never;
+    return filled(this.words.weak, { confidence: fixed(confidence, digits), asked });
   }
 }

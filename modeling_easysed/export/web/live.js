@@ -26,7 +26,7 @@ export class Live {
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ audio: PLAIN });
     } catch (error) {
-      throw new Error(`The microphone cannot be used (${error.name}): allow it in the browser, or open a recording.`);
+      throw new Error(`The microphone cannot be used (${error.name}): allow it in the browser, or open a file.`);
     }
     this.context = new AudioContext({ latencyHint: "interactive" });
     await this.context.audioWorklet.addModule(new URL("./worklet.js", import.meta.url));

@@ -58,7 +58,7 @@ async function toggle() {
   listen.textContent = "Stop";
   main.replaceChildren();
   const own = live = new Live(main.appendChild(document.createElement("section")), say, words);
-  own.place.className = "recording live";
+  own.place.className = "recording listening";
   own.place.setAttribute("aria-label", "live");
   try {
     await own.start();

@@ -10,8 +10,15 @@ export function roundHalfEven(value) {
 
 export const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
 
-// Rounded to so many decimals from the number's exact value; null and infinity stay.
-export const rounded = (value, decimals) => (Number.isFinite(value) ? Number(value.toFixed(decimals)) : value);
+// As Python's f"{value:.2f}": exact ties go to the even neighbour, which toFixed does not know.
+export function fixed(value, decimals) {
+  const mayBeTie = Number.isInteger(value * 2 ** (decimals + 1));
+  const text = (mayBeTie ? roundHalfEven(value * 10 ** decimals) / 10 ** decimals : value).toFixed(decimals);
+  return value < 0 && !text.startsWith("-") ? `-${text}` : text;
+}
+
+// Rounded to so many decimals; null and infinity stay.
+export const rounded = (value, decimals) => (Number.isFinite(value) ? Number(fixed(value, decimals)) : value);
 
 // Quantile of sorted numbers with linear interpolation.
 export function quantileOfSorted(sorted, quantile) {
@@ -58,7 +65,7 @@ function formatted(value, spec) {
   const found = /^(\+?)\.(\d+)([fg])$/.exec(spec ?? "");
   if (!found) return String(value);
   const [, plus, digits, kind] = found;
-  const text = kind === "f" ? value.toFixed(Number(digits)) : general(value, Number(digits));
+  const text = kind === "f" ? fixed(value, Number(digits)) : general(value, Number(digits));
   return plus && value >= 0 ? `+${text}` : text;
 }
 
@@ -67,6 +74,6 @@ function general(value, digits) {
   const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
   const trimmed = (text) => (text.includes(".") ? text.replace(/\.?0+$/, "") : text);
   const power = Number(exponent);
-  if (power >= -4 && power < digits) return trimmed(value.toFixed(digits - 1 - power));
+  if (power >= -4 && power < digits) return trimmed(fixed(value, digits - 1 - power));
   return `${trimmed(mantissa)}e${power < 0 ? "-" : "+"}${String(Math.abs(power)).padStart(2, "0")}`;
 }
