@@ -120,9 +120,7 @@ def compare_events(mine: dict, theirs: dict) -> None:
         assert mine[name] == theirs[name]
     assert mine["uncertainty"] == pytest.approx(theirs["uncertainty"], abs=CONFIDENCE)
     assert mine["unfamiliarity"] == pytest.approx(theirs["unfamiliarity"], abs=0.1)
-    for reasons in (mine["reasons"], theirs["reasons"]):
-        reasons[:] = [without_numbers(one) for one in reasons] if reasons is not None else []
-    assert mine["reasons"] == theirs["reasons"]
+    assert without_numbers(str(mine["reasons"])) == without_numbers(str(theirs["reasons"]))
 
 
 def without_numbers(text: str) -> str:
@@ -291,13 +289,15 @@ def test_live_microphone_finds_the_events_of_a_soundscape(browser, address, tmp_
         navigator.mediaDevices.getUserMedia = (wanted) => { window.wanted = wanted; return original(wanted); };
     }""")
     page.locator("#listen").press("Enter")
-    page.locator("#status", has_text="hears sea waves").wait_for()
+    page.locator(".clock", has_text="hears sea waves").wait_for()
     plain = {"echoCancellation": False, "noiseSuppression": False, "autoGainControl": False}
     assert page.evaluate("wanted") == {"audio": plain}
     assert "sea waves" in page.locator(".listening canvas").get_attribute("aria-label")
-    assert "s after its sound has fallen silent" in page.locator(".listening .note").inner_text()
-    page.locator(".listening tbody tr").first.wait_for()  # told while it goes on
-    page.wait_for_timeout(9000)
+    assert re.search(
+        r"at most \d\.\d s after their class has fallen silent", page.locator(".listening .note").inner_text()
+    )
+    page.locator(".listening tr.provisional", has_text="sea waves").wait_for()  # shown while it goes on
+    page.wait_for_timeout(6000)
     page.locator("#listen").press("Enter")
     page.locator("#status", has_text="Over:").wait_for()
     (detection,) = read_events(saved(page, tmp_path))
@@ -350,10 +350,6 @@ def test_no_sideways_scrolling_and_all_has_a_name(page, data_dir, width):
         }).map((one) => one.outerHTML.slice(0, 200))"""
     )
     assert nameless == []
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") in ("file", "listen") or page.evaluate(
-        "document.activeElement.tagName"
-    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -375,7 +371,7 @@ def test_picture_is_drawn_in_the_colours_of_the_palette(browser, address, data_d
     )
     decided = page.locator("tr[data-onset]").first.get_attribute("data-decision")
     theme = THEMES[scheme]
-    assert {theme.decisions[decided].fill, theme.curve, theme.ink} & set(drawn) >= {theme.decisions[decided].fill}
+    assert {theme.decisions[decided].edge, theme.curve} <= set(drawn)
     assert page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor") == (
         f"rgb({', '.join(str(one) for one in bytes.fromhex(theme.background[1:]))})"
     )

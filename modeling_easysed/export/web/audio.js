@@ -4,8 +4,12 @@ import { filled } from "./numbers.js";
 import { inputWarnings, measureInput } from "./input.js";
 import { resample } from "./resampling.js";
 
-const SHORT_CLIP_S = 0.5, SILENT_LEVEL = 1e-4, LOUD_PEAK = 4;
-const CLIPPED_LEVEL = 0.9999, CLIPPED_RUN = 3, CLIPPED_SHARE = 1e-4;
+const SHORT_CLIP_S = 0.5,
+  SILENT_LEVEL = 1e-4,
+  LOUD_PEAK = 4;
+const CLIPPED_LEVEL = 0.9999,
+  CLIPPED_RUN = 3,
+  CLIPPED_SHARE = 1e-4;
 const DEFAULT_RATE = 48000;
 const MPEG_RATES = [[11025, 12000, 8000], null, [22050, 24000, 16000], [44100, 48000, 32000]];
 const OPUS_RATES = [8000, 12000, 16000, 24000, 48000];
@@ -23,8 +27,10 @@ export function sniffRate(bytes) {
   }
 }
 
-const textAt = (view, at, length) => (at + length > view.byteLength ? ""
-  : String.fromCharCode(...new Uint8Array(view.buffer, view.byteOffset + at, length)));
+const textAt = (view, at, length) =>
+  at + length > view.byteLength
+    ? ""
+    : String.fromCharCode(...new Uint8Array(view.buffer, view.byteOffset + at, length));
 
 function wavRate(view) {
   if (textAt(view, 0, 4) !== "RIFF" || textAt(view, 8, 4) !== "WAVE") return null;

@@ -2,7 +2,9 @@
 import { clip, sigmoid, unpack } from "./numbers.js";
 import { toLogit } from "./evidence.js";
 
-const QUANTILE = 1.6448536269514722, ENTROPY_SCALE = 3, SMALLEST_RISE_SHARE = 0.1;
+const QUANTILE = 1.6448536269514722,
+  ENTROPY_SCALE = 3,
+  SMALLEST_RISE_SHARE = 0.1;
 
 // Judges candidates of the exported exit; `saved` is what easysed.json says under "calibration".
 export class Calibration {
@@ -20,7 +22,13 @@ export class Calibration {
     const unfamiliarity = this.familiarity.measure(one.embedding, one.box.classIndex);
     const own = fitted.classes[this.labels[one.box.classIndex]];
     const { coefficients, covariance } = own ?? fitted;
-    const features = [1, toLogit(one.box.score), one.weakest_exit, clip(unfamiliarity, -3, 6), ENTROPY_SCALE * one.total];
+    const features = [
+      1,
+      toLogit(one.box.score),
+      one.weakest_exit,
+      clip(unfamiliarity, -3, 6),
+      ENTROPY_SCALE * one.total,
+    ];
     const middle = features.reduce((sum, value, index) => sum + value * coefficients[index], 0);
     const variance = quadraticForm(covariance, features);
     const moved = coefficients[1] ** 2 * (one.sample_spread ** 2 + one.shift_spread ** 2);
@@ -45,9 +53,16 @@ export class Calibration {
   }
 
   border(one, name, below, above, duration) {
-    const spread = Math.hypot(one[`${name}_spread`], SMALLEST_RISE_SHARE * one[`${name}_rise`], this.fitted.border.floor);
+    const spread = Math.hypot(
+      one[`${name}_spread`],
+      SMALLEST_RISE_SHARE * one[`${name}_rise`],
+      this.fitted.border.floor,
+    );
     const time = one.box[name];
-    return [Math.min(Math.max(time + spread * below, 0), time), Math.max(Math.min(time + spread * above, duration), time)];
+    return [
+      Math.min(Math.max(time + spread * below, 0), time),
+      Math.max(Math.min(time + spread * above, duration), time),
+    ];
   }
 }
 
@@ -64,7 +79,9 @@ class Familiarity {
 
   measure(embedding, classIndex) {
     let distance = quadraticForm(this.quadratic, embedding) + this.constant[classIndex];
-    embedding.forEach((value, index) => { distance += value * this.linear[classIndex * embedding.length + index]; });
+    embedding.forEach((value, index) => {
+      distance += value * this.linear[classIndex * embedding.length + index];
+    });
     return (distance - this.median) / this.spread;
   }
 }

@@ -2,10 +2,12 @@
 import { clip, quantileOfSorted, roundHalfEven } from "./numbers.js";
 
 const SMALLEST_STEP = 1e-9;
-const QUIET_LEVEL = 0.02, QUIET_S = 1.0;
+const QUIET_LEVEL = 0.02,
+  QUIET_S = 1.0;
 
 // All candidate boxes, sorted by onset: {onset, offset, classIndex, score}.
-// probabilities: (frames, classes), flat; borders: (frames + 1) seconds; decoding: {method, parameters: {name: [per class]}}.
+// probabilities: (frames, classes), flat; borders: (frames + 1) seconds;
+// decoding: {method, parameters: {name: [one per class]}}.
 export function candidateBoxes(probabilities, numClasses, borders, decoding) {
   const numFrames = borders.length - 1;
   const frame_s = medianStep(borders);
@@ -41,7 +43,10 @@ export function frameBorders(numFrames, frame_s, duration) {
 
 export function shortestSilence_s(decoding, index) {
   const names = ["filter_s", "median_s", "max_gap_s"].filter((name) => name in decoding.parameters);
-  return Math.max(QUIET_S, names.reduce((total, name) => total + decoding.parameters[name][index], 0));
+  return Math.max(
+    QUIET_S,
+    names.reduce((total, name) => total + decoding.parameters[name][index], 0),
+  );
 }
 
 function medianStep(borders) {
@@ -86,8 +91,9 @@ function cumulated(values) {
 // Mean of the frames after every border less the mean of as many before it; 0 counts outside the recording.
 function stepFilter(sums, reach) {
   const last = sums.length - 1;
-  return sums.map((sum, border) =>
-    (sums[Math.min(border + reach, last)] - 2 * sum + sums[Math.max(border - reach, 0)]) / reach);
+  return sums.map(
+    (sum, border) => (sums[Math.min(border + reach, last)] - 2 * sum + sums[Math.max(border - reach, 0)]) / reach,
+  );
 }
 
 // From a rise to the fall that follows it; of several in a row the steepest counts.
@@ -194,7 +200,10 @@ function medianFilter(values, numFrames) {
   if (half === 0) return values;
   const last = values.length - 1;
   return values.map((_, frame) => {
-    const around = Float64Array.from({ length: 2 * half + 1 }, (_, index) => values[clip(frame + index - half, 0, last)]);
+    const around = Float64Array.from(
+      { length: 2 * half + 1 },
+      (_, index) => values[clip(frame + index - half, 0, last)],
+    );
     return around.sort()[half];
   });
 }

@@ -50,8 +50,9 @@ export class Detector {
     const raw = frameLine(recording);
     const line = this.calibration === null ? raw : frameLine(recording, this.calibration.temperature);
     const borders = frameBorders(raw.points, raw.pointSamples / this.rate, clip.duration);
-    const boxes = candidateBoxes(raw.probabilities, recording.numClasses, borders, this.decoding)
-      .filter((box) => box.score > this.judge.floor(box.classIndex));
+    const boxes = candidateBoxes(raw.probabilities, recording.numClasses, borders, this.decoding).filter(
+      (box) => box.score > this.judge.floor(box.classIndex),
+    );
     const found = gatherEvidence(boxes, recording, raw, line, this.about);
     const detection = {
       file,
@@ -82,7 +83,11 @@ export class Detector {
       mels,
       logMel: means === null ? logMel : logMel.map((value, at) => value * stds[at % mels] + means[at % mels]),
       highest: largest(clip.samples, 1, size),
-      lowest: largest(clip.samples.map((value) => -value), 1, size).map((value) => -value),
+      lowest: largest(
+        clip.samples.map((value) => -value),
+        1,
+        size,
+      ).map((value) => -value),
     };
   }
 }

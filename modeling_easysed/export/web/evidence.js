@@ -3,7 +3,9 @@ import { clip, deviation, mean, quantileOfSorted, roundHalfEven, sigmoid } from 
 import { columnOf } from "./decoding.js";
 import { gridStep } from "./recording.js";
 
-const LEVEL_LIMIT = 1e-3, BORDER_REACH_S = 0.5, FLOOR_QUANTILE = 0.1;
+const LEVEL_LIMIT = 1e-3,
+  BORDER_REACH_S = 0.5,
+  FLOOR_QUANTILE = 0.1;
 
 export function toLogit(probability) {
   const clipped = clip(probability, LEVEL_LIMIT, 1 - LEVEL_LIMIT);
@@ -15,7 +17,9 @@ export function toLogit(probability) {
 export function gatherEvidence(boxes, recording, raw, line, about) {
   if (boxes.length === 0) return [];
   const measured = {
-    recording, raw, line,
+    recording,
+    raw,
+    line,
     exit: about.exit,
     frame_s: recording.frameSamples / about.rate,
     grid_s: gridStep(recording) / about.rate,
@@ -35,7 +39,8 @@ function aboveFloor({ logMel, mels }, { melStd, floorDb }) {
 // What every mel band holds when nothing sounds, (mels,).
 export function floorOf(levels, mels) {
   return Array.from({ length: mels }, (_, band) =>
-    quantileOfSorted(columnOf(levels, mels, band).sort(), FLOOR_QUANTILE));
+    quantileOfSorted(columnOf(levels, mels, band).sort(), FLOOR_QUANTILE),
+  );
 }
 
 function evidenceOf(box, measured) {
@@ -75,7 +80,8 @@ function evidenceOf(box, measured) {
     aleatoric,
     epistemic: total - aleatoric,
     embedding: Array.from({ length: recording.width }, (_, index) =>
-      mean(columnOf(recording.embeddings, recording.width, index).subarray(...inside))),
+      mean(columnOf(recording.embeddings, recording.width, index).subarray(...inside)),
+    ),
   };
 }
 
@@ -104,7 +110,9 @@ function around(box, { views, recording, frame_s }) {
     const stop = Math.min(numFrames, Math.trunc((box.offset + margin_s - first_s) / frame_s) + 1);
     const values = Array.from({ length: recording.passes }, (_, pass) =>
       Float64Array.from({ length: stop - start }, (_, index) =>
-        sigmoid(logits[(pass * numFrames + start + index) * recording.numClasses + box.classIndex])));
+        sigmoid(logits[(pass * numFrames + start + index) * recording.numClasses + box.classIndex]),
+      ),
+    );
     return { first_s: first_s + start * frame_s, frames: stop - start, values };
   });
 }

@@ -5,7 +5,11 @@ import { floorOf, gatherEvidence } from "./evidence.js";
 import { joinArrays } from "./numbers.js";
 import { gridStep } from "./recording.js";
 
-const LONGEST_PIECE_S = 60, MARGIN_S = 0.75, FLOOR_S = 60, FLOOR_STEP = 4, PADDING_POINTS = 8;
+const LONGEST_PIECE_S = 60,
+  MARGIN_S = 0.75,
+  FLOOR_S = 60,
+  FLOOR_STEP = 4,
+  PADDING_POINTS = 8;
 const MEANS = ["exit_spread", "sample_spread", "shift_spread", "contrast_db", "total", "aleatoric", "epistemic"];
 
 // What every mel band holds when nothing sounds, over the last minute.
@@ -52,6 +56,19 @@ export class EventFinder {
     return found.sort((a, b) => byTime(a.box, b.box));
   }
 
+  // Candidates that are not over, as they would be if all fell silent now.
+  provisional(heard) {
+    const found = [];
+    for (const [index, start] of (this.starts ?? []).entries()) {
+      if (start >= heard.numPoints) continue;
+      const values = columnOf(heard.raw.probabilities, heard.recording.numClasses, index);
+      const events = this.evidence(heard, this.boxesAbove(heard, values, index, start, heard.numPoints, null));
+      if (this.open.has(index)) this.joinOpen(events, index, start);
+      found.push(...events);
+    }
+    return found.sort((a, b) => byTime(a.box, b.box));
+  }
+
   setUp(recording) {
     const { rate, melStd } = this.about;
     this.point_s = gridStep(recording) / rate;
@@ -94,14 +111,10 @@ export class EventFinder {
 
   // Events of one piece, without one that goes on behind a cut at its end.
   events(heard, values, index, { start, stop, isCut }, duration) {
-    const boxes = this.boxes(heard, values, index, start, stop, duration).filter((box) => box.score > this.floor(index));
-    const events = this.evidence(heard, boxes);
+    const events = this.evidence(heard, this.boxesAbove(heard, values, index, start, stop, duration));
     if (this.open.has(index)) {
-      const part = this.open.get(index);
+      this.joinOpen(events, index, start);
       this.open.delete(index);
-      if (events.length > 0 && events[0].box.onset <= (start - 0.5) * this.point_s + 1e-9) {
-        events[0] = joinedParts(part, events[0]);
-      } else events.unshift(part);
     }
     if (isCut && events.length > 0 && events.at(-1).box.offset >= (stop - 0.5) * this.point_s - 1e-9) {
       this.open.set(index, events.pop());
@@ -109,8 +122,16 @@ export class EventFinder {
     return events;
   }
 
+  // The event that reaches up to the cut at `start` becomes one with the first of the next events, or stands before it.
+  joinOpen(events, index, start) {
+    const part = this.open.get(index);
+    const goesOn = events.length > 0 && events[0].box.onset <= (start - 0.5) * this.point_s + 1e-9;
+    if (goesOn) events[0] = joinedParts(part, events[0]);
+    else events.unshift(part);
+  }
+
   // Candidates of one class between two points, with nothing beside them.
-  boxes(heard, values, index, start, stop, duration) {
+  boxesAbove(heard, values, index, start, stop, duration) {
     const low = Math.max(start - PADDING_POINTS, heard.firstPoint);
     const high = Math.min(stop + PADDING_POINTS, heard.numPoints);
     const own = new Float64Array(high - low);
@@ -119,9 +140,10 @@ export class EventFinder {
     if (low === 0) borders[0] = 0;
     if (duration !== null && high === heard.numPoints) borders[high - low] = duration;
     const parameters = Object.fromEntries(
-      Object.entries(this.decoding.parameters).map(([name, column]) => [name, [column[index]]]));
+      Object.entries(this.decoding.parameters).map(([name, column]) => [name, [column[index]]]),
+    );
     const boxes = candidateBoxes(own, 1, borders, { method: this.decoding.method, parameters });
-    return boxes.map((box) => ({ ...box, classIndex: index }));
+    return boxes.map((box) => ({ ...box, classIndex: index })).filter((box) => box.score > this.floor(index));
   }
 
   evidence(heard, boxes) {

@@ -6,7 +6,8 @@ import { cutFrames, frameLine, gridStep, joinFrames } from "./recording.js";
 const TABLES = ["probabilities", "total", "aleatoric", "spread"];
 
 export class Heard {
-  // `first`: number of the oldest output frame that is kept; `numPoints` of the grid are known, forgotten ones included.
+  // `first`: number of the oldest output frame that is kept; `numPoints` points of the grid are known, forgotten ones
+  // included.
   constructor(temperature) {
     Object.assign(this, { temperature, first: 0, numPoints: 0, recording: null, raw: null, line: null });
   }
@@ -25,16 +26,17 @@ export class Heard {
     const { recording, pointsPerFrame } = this;
     const { frameSamples, passes, numClasses } = recording;
     const step = gridStep(recording);
-    const ends = [...recording.views].map(([start, logits]) =>
-      start + (this.first + logits.length / passes / numClasses - 1) * frameSamples);
+    const ends = [...recording.views].map(
+      ([start, logits]) => start + (this.first + logits.length / passes / numClasses - 1) * frameSamples,
+    );
     const stop = Math.floor((numSamples ?? Math.min(...ends)) / step) + 1;
     if (stop <= this.numPoints) return;
     const begin = Math.max(Math.floor(this.numPoints / pointsPerFrame) - 1, this.first);
     const recent = from(recording, begin - this.first, (stop - 1) * step - begin * frameSamples);
     const skip = this.numPoints - begin * pointsPerFrame;
     this.raw = grown(this.raw, frameLine(recent), skip, numClasses);
-    this.line = this.temperature === null ? this.raw
-      : grown(this.line, frameLine(recent, this.temperature), skip, numClasses);
+    this.line =
+      this.temperature === null ? this.raw : grown(this.line, frameLine(recent, this.temperature), skip, numClasses);
     this.numPoints = stop;
   }
 
@@ -75,8 +77,10 @@ function from(recording, frame, numSamples) {
 
 function joined(before, piece) {
   const { passes, numClasses, numExits } = before;
-  const views = [...before.views].map(([start, logits]) =>
-    [start, joinFrames([logits, piece.views.get(start) ?? new Float32Array(0)], passes, numClasses)]);
+  const views = [...before.views].map(([start, logits]) => [
+    start,
+    joinFrames([logits, piece.views.get(start) ?? new Float32Array(0)], passes, numClasses),
+  ]);
   return {
     ...before,
     views: new Map(views),

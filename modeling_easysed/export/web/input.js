@@ -3,15 +3,33 @@
 import { filled, mean, quantileOfSorted, roundHalfEven } from "./numbers.js";
 import { range } from "./audio.js";
 
-const FRAME_S = 0.05, BLOCK_FRAMES = 400, SILENCE_DB = -120, QUIET_PEAK_DB = -55;
-const DC_LEVEL = 0.02, DC_TO_LEVEL = 0.2;
-const NOISE_FLOOR_DB = -35, NOISE_RISE_DB = 0.9, NOISE_FLATNESS = 0.9, NOISE_MIN_S = 1;
-const CLIPPED_AS_CUT = [1e-4, 3], CLIPPED_RIPPLED = [0.04, 6], CLIPPED_FALL = 10;
-const CLIPPED_MIN_PEAK = 0.1, CLIPPED_SHARE = 1e-4, RIPPLED_MIN_SAMPLES = 18;
-const SMALLEST_STEP = 2 ** -15, COARSE_STEP = 2 ** -7;
-const LOUD_RANGE_DB = 30, MIN_LOUD_FRAMES = 5, MAX_LOUD_FRAMES = 128;
-const CLIFF_WIDTH_HZ = 500, CLIFF_DROP_DB = 40, CLIFF_DEPTH_DB = 50;
-const MIN_CUTOFF_HZ = 1000, MAX_CUTOFF_HZ = 7000, FLATNESS_FROM_HZ = 100;
+const FRAME_S = 0.05,
+  BLOCK_FRAMES = 400,
+  SILENCE_DB = -120,
+  QUIET_PEAK_DB = -55;
+const DC_LEVEL = 0.02,
+  DC_TO_LEVEL = 0.2;
+const NOISE_FLOOR_DB = -35,
+  NOISE_RISE_DB = 0.9,
+  NOISE_FLATNESS = 0.9,
+  NOISE_MIN_S = 1;
+const CLIPPED_AS_CUT = [1e-4, 3],
+  CLIPPED_RIPPLED = [0.04, 6],
+  CLIPPED_FALL = 10;
+const CLIPPED_MIN_PEAK = 0.1,
+  CLIPPED_SHARE = 1e-4,
+  RIPPLED_MIN_SAMPLES = 18;
+const SMALLEST_STEP = 2 ** -15,
+  COARSE_STEP = 2 ** -7;
+const LOUD_RANGE_DB = 30,
+  MIN_LOUD_FRAMES = 5,
+  MAX_LOUD_FRAMES = 128;
+const CLIFF_WIDTH_HZ = 500,
+  CLIFF_DROP_DB = 40,
+  CLIFF_DEPTH_DB = 50;
+const MIN_CUTOFF_HZ = 1000,
+  MAX_CUTOFF_HZ = 7000,
+  FLATNESS_FROM_HZ = 100;
 
 const ratio = (db) => 10 ** (db / 10);
 const inDb = (power) => 10 * Math.log10(Math.max(power, ratio(SILENCE_DB)));
@@ -24,8 +42,9 @@ export function measureInput(samples, rate) {
   const { total, powers } = powersOf(samples, frame, offset);
   const sorted = powers.slice().sort();
   const loudest = sorted.at(-1);
-  const loud = [...powers.keys()].filter((at) =>
-    powers[at] > Math.max(ratio(-LOUD_RANGE_DB) * loudest, ratio(SILENCE_DB)));
+  const loud = [...powers.keys()].filter(
+    (at) => powers[at] > Math.max(ratio(-LOUD_RANGE_DB) * loudest, ratio(SILENCE_DB)),
+  );
   const spectrum = spectrumOf(samples, frame, loud, offset);
   const bin_hz = rate / frame;
   return {
@@ -37,16 +56,15 @@ export function measureInput(samples, rate) {
     clipped_share: numClipped(samples, frame * BLOCK_FRAMES, lowest, highest, offset) / samples.length,
     dc_offset: offset,
     cutoff_hz: loud.length >= MIN_LOUD_FRAMES ? cutoffOf(spectrum, bin_hz) : null,
-    flatness: flatnessOf(
-      spectrum.slice(Math.ceil(FLATNESS_FROM_HZ / bin_hz), Math.floor(MAX_CUTOFF_HZ / bin_hz) + 1)),
+    flatness: flatnessOf(spectrum.slice(Math.ceil(FLATNESS_FROM_HZ / bin_hz), Math.floor(MAX_CUTOFF_HZ / bin_hz) + 1)),
   };
 }
 
 // One sentence for every fault, in Python's words.
 export function inputWarnings(measures, words) {
   const level = ratio(measures.level_db / 2);
-  const isSteady = measures.noise_floor_db > NOISE_FLOOR_DB &&
-    measures.loud_db - measures.noise_floor_db < NOISE_RISE_DB;
+  const isSteady =
+    measures.noise_floor_db > NOISE_FLOOR_DB && measures.loud_db - measures.noise_floor_db < NOISE_RISE_DB;
   const faults = {
     too_quiet: measures.peak_db < QUIET_PEAK_DB,
     clipped: measures.clipped_share > CLIPPED_SHARE,
@@ -55,7 +73,9 @@ export function inputWarnings(measures, words) {
     noisy: isSteady && measures.flatness > NOISE_FLATNESS && measures.duration_s >= NOISE_MIN_S,
   };
   const values = { ...measures, clipped_percent: 100 * measures.clipped_share };
-  return Object.keys(faults).filter((name) => faults[name]).map((name) => filled(words[name], values));
+  return Object.keys(faults)
+    .filter((name) => faults[name])
+    .map((name) => filled(words[name], values));
 }
 
 // Sum of squares around the mean, and the mean square of every whole frame.
@@ -74,7 +94,10 @@ function powersOf(samples, frame, offset) {
 // Samples in clipped runs at either extreme, block by block.
 function numClipped(samples, blockSize, lowest, highest, offset) {
   let [asCut, rippled] = [0, 0];
-  for (const [sign, top] of [[1, highest], [-1, -lowest]]) {
+  for (const [sign, top] of [
+    [1, highest],
+    [-1, -lowest],
+  ]) {
     if (Math.min(top, top - sign * offset) < CLIPPED_MIN_PEAK) continue;
     for (let start = 0; start < samples.length; start += blockSize) {
       const upright = samples.slice(start, start + blockSize).map((value) => sign * value);
@@ -112,9 +135,10 @@ function spectrumOf(samples, frame, loud, offset) {
   const chosen = loud.filter((_, index) => index % step === 0);
   const window = Float64Array.from({ length: frame }, (_, at) => 0.5 - 0.5 * Math.cos((2 * Math.PI * at) / frame));
   const power = new Float64Array(Math.floor(frame / 2) + 1);
-  const windowed = (number) => window.map((value, at) =>
-    (number === undefined ? 0 : value * (samples[number * frame + at] - offset)));
-  for (let index = 0; index < chosen.length; index += 2) { // two real frames as one complex one
+  const windowed = (number) =>
+    window.map((value, at) => (number === undefined ? 0 : value * (samples[number * frame + at] - offset)));
+  for (let index = 0; index < chosen.length; index += 2) {
+    // two real frames as one complex one
     const [re, im] = fourier(windowed(chosen[index]), windowed(chosen[index + 1]));
     const square = (bin) => re[bin] ** 2 + im[bin] ** 2;
     for (let bin = 0; bin < power.length; bin++) {
@@ -144,7 +168,8 @@ function fourier(re, im) {
   while (size % factor !== 0) factor++;
   const part = size / factor;
   const parts = Array.from({ length: factor }, (_, first) =>
-    fourier(...[re, im].map((values) => Float64Array.from({ length: part }, (__, at) => values[at * factor + first]))));
+    fourier(...[re, im].map((values) => Float64Array.from({ length: part }, (__, at) => values[at * factor + first]))),
+  );
   const [outRe, outIm] = [new Float64Array(size), new Float64Array(size)];
   for (let bin = 0; bin < size; bin++) {
     for (let first = 0; first < factor; first++) {
@@ -164,7 +189,8 @@ function cutoffOf(spectrum, bin_hz) {
   const top = Math.max(...spectrum);
   const levels = [...spectrum].map((power) => 10 * Math.log10(power + 1e-15 * top));
   const highest = [];
-  for (let bin = levels.length - 1; bin >= 0; bin--) highest[bin] = Math.max(levels[bin], highest[bin + 1] ?? -Infinity);
+  for (let bin = levels.length - 1; bin >= 0; bin--)
+    highest[bin] = Math.max(levels[bin], highest[bin + 1] ?? -Infinity);
   let best = null;
   for (let start = 0; start + 3 * width <= levels.length; start++) {
     const below = levels.slice(start, start + width);

@@ -2,8 +2,19 @@
 // come from Python, see words.json.
 import { filled, fixed, rounded } from "./numbers.js";
 
-const EVENT_NUMBERS = ["onset", "offset", "score", "confidence", "confidence_low", "confidence_high", "onset_low",
-  "onset_high", "offset_low", "offset_high", "unfamiliarity"];
+const EVENT_NUMBERS = [
+  "onset",
+  "offset",
+  "score",
+  "confidence",
+  "confidence_low",
+  "confidence_high",
+  "onset_low",
+  "onset_high",
+  "offset_low",
+  "offset_high",
+  "unfamiliarity",
+];
 const DECIMALS = 6;
 
 export class Judge {
@@ -46,8 +57,18 @@ export class Judge {
     const parts = ["total", "aleatoric", "epistemic"];
     const uncertainty = Object.fromEntries(parts.map((name) => [name, rounded(one[name], DECIMALS)]));
     const { onset, offset, score, unfamiliarity, ...intervals } = event;
-    return { onset, offset, label: this.labels[one.box.classIndex], score, ...intervals, uncertainty, decision, reasons,
-      exit: one.exit, unfamiliarity };
+    return {
+      onset,
+      offset,
+      label: this.labels[one.box.classIndex],
+      score,
+      ...intervals,
+      uncertainty,
+      decision,
+      reasons,
+      exit: one.exit,
+      unfamiliarity,
+    };
   }
 
   // What speaks against an event, the gravest first.
@@ -58,7 +79,8 @@ export class Judge {
     const limits = this.calibration.fitted.reason_limits;
     for (const [name, attribute, isUpper] of words.limits) {
       const isDoubtful = isUpper
-        ? one[attribute] > Math.max(limits[name], words.smallest_limit) : one[attribute] < limits[name];
+        ? one[attribute] > Math.max(limits[name], words.smallest_limit)
+        : one[attribute] < limits[name];
       if (isDoubtful) reasons.push(words.sentences[name]);
     }
     if (one.box.onset <= 0 || one.box.offset >= duration) reasons.push(words.cut_off);

@@ -1,9 +1,18 @@
 // Lanes on a canvas, for results and for the microphone: a class's probability in its band, and below it its events.
 import { largestBeside } from "./columns.js";
 
-export const LANE = 74, AXIS = 24, SMALL = "12px system-ui, sans-serif", TEXT = "600 13px system-ui, sans-serif";
-const CURVE_TOP = 20, CURVE_BOTTOM = 46, BAR_TOP = 49, BAR = 15, BAND_DEVIATIONS = 1.645;
-const MAX_LANES = 12, NEAR = 0.2, MIN_INTERVAL = 6;
+export const LANE = 74,
+  AXIS = 24,
+  SMALL = "12px system-ui, sans-serif",
+  TEXT = "600 13px system-ui, sans-serif";
+const CURVE_TOP = 20,
+  CURVE_BOTTOM = 46,
+  BAR_TOP = 49,
+  BAR = 15,
+  BAND_DEVIATIONS = 1.645;
+const MAX_LANES = 12,
+  NEAR = 0.2,
+  MIN_INTERVAL = 6;
 
 // The canvas at the size of its place, in CSS pixels: {g, width, colour}.
 export function prepare(canvas, height) {
@@ -42,16 +51,25 @@ export function drawLane(look, label, top, points, events) {
   g.stroke();
   const shown = points.length > 2 * width ? largestBeside(points, Math.floor(points.length / width)) : points;
   const reach = ([, , spread]) => BAND_DEVIATIONS * spread;
-  path(g, [...shown.map((one) => [across(one[0]), y(one[1] + reach(one))]),
-    ...shown.map((one) => [across(one[0]), y(one[1] - reach(one))]).reverse()]);
+  path(g, [
+    ...shown.map((one) => [across(one[0]), y(one[1] + reach(one))]),
+    ...shown.map((one) => [across(one[0]), y(one[1] - reach(one))]).reverse(),
+  ]);
   g.fillStyle = colour("band");
   g.fill();
-  path(g, shown.map((one) => [across(one[0]), y(one[1])]));
+  path(
+    g,
+    shown.map((one) => [across(one[0]), y(one[1])]),
+  );
   g.strokeStyle = colour("curve");
   g.lineWidth = 1.5;
   g.stroke();
   g.lineWidth = 1;
-  for (const event of events) drawEvent(look, event, top);
+  for (const event of events) {
+    g.globalAlpha = event.isProvisional ? 0.6 : 1;
+    drawEvent(look, event, top);
+  }
+  g.globalAlpha = 1;
   g.font = TEXT;
   g.textAlign = "left";
   g.fillStyle = colour("ink");
@@ -105,9 +123,12 @@ function writeOnBar({ g, width, colour }, event, [left, right], top, { mark, dec
   const [from, to] = [Math.max(left, 0), Math.min(right, width)];
   g.font = SMALL;
   g.textAlign = "center";
-  const text = [`${mark.symbol} ${number}`.trim(), number, mark.symbol].find((one) => g.measureText(one).width + 8 < to - from);
+  const text = [`${mark.symbol} ${number}`.trim(), number, mark.symbol].find(
+    (one) => g.measureText(one).width + 8 < to - from,
+  );
   if (!text) return;
-  if (mark.hatch !== null) { // a hatch would run through the figures
+  if (mark.hatch !== null) {
+    // a hatch would run through the figures
     const half = g.measureText(text).width / 2 + 3;
     g.fillStyle = colour(`${decision}-fill`);
     g.fillRect((from + to) / 2 - half, top + 1.5, 2 * half, BAR - 3);
@@ -130,7 +151,8 @@ function whisker(g, across, low, high, y) {
 
 // Ticks at round times from `start` to `stop` seconds.
 export function drawAxis({ g, width, colour, across }, start, stop, y) {
-  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300].find((one) => (stop - start) / one <= width / 56) ?? 600;
+  const step =
+    [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300].find((one) => (stop - start) / one <= width / 56) ?? 600;
   g.font = SMALL;
   g.fillStyle = colour("muted");
   for (let number = Math.ceil(start / step); number * step <= stop; number++) {

@@ -7,22 +7,36 @@ import { downloads, eventRow, eventTable } from "./result.js";
 
 const SHOWN_S = 16;
 const PLAIN = { echoCancellation: false, noiseSuppression: false, autoGainControl: false }; // made for speech alone
+const PRELIMINARY = "preliminary: its class has not fallen silent yet";
 const GLIDE_S = 0.5; // the picture glides on between two answers
 
 // One microphone at a time. `place`: the element that it fills; `say(text, isError)`; `words`: see words.json.
 export class Live {
   constructor(place, say, words) {
-    Object.assign(this, { place, say, words, blocks: [], frames: new Map(), events: [], time: 0, isOpen: true, isBusy: false });
+    Object.assign(this, {
+      place,
+      say,
+      words,
+      blocks: [],
+      frames: new Map(),
+      events: [],
+      provisional: [],
+      time: 0,
+      isOpen: true,
+      isBusy: false,
+    });
     this.canvas = element("canvas", { class: "live-canvas", role: "img" });
     this.table = eventTable({ events: [], duration: 0, file: "the microphone" }, words, false);
     this.table.hidden = true;
+    this.clock = element("p", { class: "clock" }); // changes all the time: nothing for a screen reader to say
     this.note = element("p", { class: "note" });
-    place.replaceChildren(this.canvas, this.note, this.table);
+    place.replaceChildren(this.clock, this.canvas, this.note, this.table);
   }
 
   async start() {
     this.say("Opening the microphone …");
-    if (!navigator.mediaDevices?.getUserMedia) throw new Error("The microphone needs https or localhost: open the page there.");
+    if (!navigator.mediaDevices?.getUserMedia)
+      throw new Error("The microphone needs https or localhost: open the page there.");
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ audio: PLAIN });
     } catch (error) {
@@ -32,12 +46,15 @@ export class Live {
     await this.context.audioWorklet.addModule(new URL("./worklet.js", import.meta.url));
     this.about = await ask("open", { rate: this.context.sampleRate });
     const { latency_s, context_s } = this.about;
-    this.note.textContent = `An event is told at most ${latency_s.toFixed(1)} s after its sound has fallen silent: the ` +
-      `network hears ${context_s.toFixed(0)} s of what follows before it is sure, so that long the curves may still move.`;
+    const context = context_s.toFixed(0);
+    this.note.textContent =
+      `The network hears ${context} s of what follows before it is sure: so long the curves may still move, and ` +
+      `events are preliminary. They are final at most ${latency_s.toFixed(1)} s after their class has fallen silent.`;
     this.node = new AudioWorkletNode(this.context, "blocks", { numberOfOutputs: 0 });
     this.node.port.onmessage = ({ data }) => this.take(data);
     this.context.createMediaStreamSource(this.stream).connect(this.node);
     await this.context.resume();
+    this.say("Listening.");
     requestAnimationFrame(() => this.draw());
   }
 
@@ -65,12 +82,15 @@ export class Live {
     if (!this.isOpen) return;
     this.isOpen = false;
     this.release();
-    if (this.isBusy) await new Promise((resolve) => { this.whenIdle = resolve; });
+    if (this.isBusy)
+      await new Promise((resolve) => {
+        this.whenIdle = resolve;
+      });
     if (this.about === undefined) return;
     if (this.blocks.length > 0) this.show(await ask("hear", { block: joinArrays(this.blocks.splice(0)) }));
-    const { time, events, detection } = await ask("close");
-    this.show({ time, events });
-    this.say(`Over: ${this.events.length} event${this.events.length === 1 ? "" : "s"} in ${time.toFixed(1)} s.`);
+    const { detection, ...told } = await ask("close");
+    this.show(told);
+    this.say(`Over: ${this.events.length} event${this.events.length === 1 ? "" : "s"} in ${this.time.toFixed(1)} s.`);
     this.place.append(downloads(detection, "microphone"));
     this.draw();
   }
@@ -81,20 +101,40 @@ export class Live {
     this.context?.close();
   }
 
-  show({ time, events, line, hears }) {
+  show({ time, events, provisional, line, hears }) {
     this.time = time;
     this.at = performance.now();
     if (line !== undefined) this.keep(line);
-    for (const event of events) {
-      this.events.push(event);
-      this.table.tBodies[0].prepend(eventRow(event, 0, this.words, false));
-      this.table.hidden = false;
-    }
+    if (provisional !== undefined) this.tell(events, provisional);
     if (hears === undefined) return;
     const delay = this.context.currentTime - this.begun - this.time;
     this.canvas.dataset.delay = delay.toFixed(2);
     const named = hears.map((index) => tidy(this.about.labels[index])).join(", ");
-    this.say(`${time.toFixed(1)} s · hears ${named || "nothing it knows"} · ${delay.toFixed(1)} s behind the microphone`);
+    const hearing = named || "nothing it knows";
+    this.clock.textContent = `${time.toFixed(1)} s · hears ${hearing} · ${delay.toFixed(1)} s behind the microphone`;
+  }
+
+  // Final events stay in the table; above them stand those that may still change.
+  tell(events, provisional) {
+    const [body] = this.table.tBodies;
+    for (const row of body.querySelectorAll(".provisional")) row.remove();
+    for (const event of events) body.prepend(eventRow(event, 0, this.words, false));
+    this.events.push(...events);
+    const named = events.map(
+      (one) => `${tidy(one.label)} at ${one.onset.toFixed(1)} s, ${one.decision ?? "not judged"}`,
+    );
+    if (named.length > 0 && this.isOpen) this.say(`Heard: ${named.join("; ")}.`);
+    this.provisional = provisional.map((event) => ({
+      ...event,
+      isProvisional: true,
+      reasons: [PRELIMINARY, ...(event.reasons ?? [])],
+    }));
+    for (const event of this.provisional) {
+      const row = eventRow(event, 0, this.words, false);
+      row.classList.add("provisional");
+      body.prepend(row);
+    }
+    this.table.hidden = body.rows.length === 0;
   }
 
   keep({ first, count, probabilities, spread }) {
@@ -110,17 +150,34 @@ export class Live {
   // The newest sound is at the right edge.
   draw() {
     const { labels, frame_s } = this.about;
-    const now = this.isOpen ? this.time + Math.min(GLIDE_S, (performance.now() - (this.at ?? performance.now())) / 1000) : this.time;
+    const now = this.isOpen
+      ? this.time + Math.min(GLIDE_S, (performance.now() - (this.at ?? performance.now())) / 1000)
+      : this.time;
     const frames = [...this.frames].sort((a, b) => a[0] - b[0]);
     const peaks = labels.map((_, index) => frames.reduce((peak, [, [values]]) => Math.max(peak, values[index]), 0));
-    const recent = this.events.filter((event) => event.offset > now - SHOWN_S);
-    const chosen = shownClasses(peaks, labels.map((label) => recent.some((event) => event.label === label)));
+    const recent = [...this.events, ...this.provisional].filter((event) => event.offset > now - SHOWN_S);
+    const chosen = shownClasses(
+      peaks,
+      labels.map((label) => recent.some((event) => event.label === label)),
+    );
     const bottom = Math.max(1, chosen.length) * LANE;
     const { g, width, colour } = prepare(this.canvas, bottom + AXIS);
-    const look = { g, width, colour, words: this.words, across: (second) => width - (now - second) * (width / SHOWN_S) };
+    const look = {
+      g,
+      width,
+      colour,
+      words: this.words,
+      across: (second) => width - (now - second) * (width / SHOWN_S),
+    };
     chosen.forEach((index, number) => {
       const points = frames.map(([frame, [values, spread]]) => [frame * frame_s, values[index], spread[index]]);
-      drawLane(look, tidy(labels[index]), number * LANE, points, recent.filter((event) => event.label === labels[index]));
+      drawLane(
+        look,
+        tidy(labels[index]),
+        number * LANE,
+        points,
+        recent.filter((event) => event.label === labels[index]),
+      );
     });
     if (chosen.length === 0) {
       g.font = SMALL;

@@ -3,8 +3,12 @@ import { rounded } from "./numbers.js";
 import { frameLine, hearWindow, sampleRecording } from "./recording.js";
 import { EventStream } from "./stream.js";
 
-const HEARD_AGAIN_S = 6, SENT_S = 3.4, NOW_S = 0.4, HEARS = 0.5;
-const STEPS_S = [0.2, 0.5, 1, 2], MOST_WORK = 0.4; // of the time that passes
+const HEARD_AGAIN_S = 6,
+  SENT_S = 3.4,
+  NOW_S = 0.4,
+  HEARS = 0.5;
+const STEPS_S = [0.2, 0.5, 1, 2],
+  MOST_WORK = 0.4; // of the time that passes
 
 // The shortest step between windows that this device can afford.
 export async function affordableStep(detector) {
@@ -13,7 +17,8 @@ export async function affordableStep(detector) {
   const frames = 2 * context + 1;
   const silence = new Float32Array(frames * hop);
   let needed_s = Infinity;
-  for (let run = 0; run < 2; run++) { // the first one warms up
+  for (let run = 0; run < 2; run++) {
+    // the first one warms up
     const begin = performance.now();
     await hearWindow(detector.run, detector.description, detector.masks, silence, 0, 0, 0, frames);
     needed_s = (5 * (performance.now() - begin)) / 1000; // four views and the line
@@ -36,10 +41,12 @@ export class LiveSession {
 
   // The next samples (samples,): what is told.
   async hear(block) {
+    const known = this.stream.heard.numPoints;
     const events = await this.stream.push(block);
     this.events.push(...events);
+    const provisional = this.stream.heard.numPoints > known ? this.stream.provisional() : undefined;
     const line = this.stream.recent.length >= this.detector.rate / 2 ? await this.line() : {};
-    return { time: this.stream.duration, events, ...line };
+    return { time: this.stream.duration, events, provisional, ...line };
   }
 
   async close() {
@@ -54,7 +61,7 @@ export class LiveSession {
       receipt: this.stream.receipt,
       decision_rule: this.detector.sentences,
     };
-    return { time: this.stream.duration, events, detection };
+    return { time: this.stream.duration, events, provisional: [], detection };
   }
 
   // Probability and spread over the last seconds, heard again with every block, and what sounds right now.
@@ -71,7 +78,12 @@ export class LiveSession {
     const count = Math.min(line.points, Math.round((SENT_S * rate) / frame));
     const last = (name) => line[name].slice((line.points - count) * numClasses);
     return {
-      line: { first: from / frame + line.points - count, count, probabilities: last("probabilities"), spread: last("spread") },
+      line: {
+        first: from / frame + line.points - count,
+        count,
+        probabilities: last("probabilities"),
+        spread: last("spread"),
+      },
       hears: loudest(line.probabilities, numClasses, Math.round((NOW_S * rate) / frame)),
     };
   }
@@ -81,6 +93,7 @@ export class LiveSession {
 function loudest(probabilities, numClasses, numFrames) {
   const recent = probabilities.slice(-numFrames * numClasses);
   const peaks = Array.from({ length: numClasses }, (_, index) =>
-    recent.reduce((peak, value, at) => (at % numClasses === index ? Math.max(peak, value) : peak), 0));
+    recent.reduce((peak, value, at) => (at % numClasses === index ? Math.max(peak, value) : peak), 0),
+  );
   return [...peaks.keys()].filter((index) => peaks[index] >= HEARS).sort((a, b) => peaks[b] - peaks[a]);
 }

@@ -1,11 +1,13 @@
 // The page: a recording or the microphone, and what the network says of it. All work is done in the worker.
 import { ask } from "./client.js";
 import { decodeFile } from "./files.js";
+import { tidy } from "./lanes.js";
 import { Live } from "./live.js";
 import { resultSection } from "./result.js";
 
-const [field, listen, main, line, about] = ["#file", "#listen", "#main", "#status", "#about"]
-  .map((name) => document.querySelector(name));
+const [field, listen, main, line, about] = ["#file", "#listen", "#main", "#status", "#about"].map((name) =>
+  document.querySelector(name),
+);
 let live = null;
 let words = null;
 let model = "";
@@ -19,10 +21,10 @@ async function load() {
   say("Loading the network …");
   const loaded = await ask("load");
   words = loaded.words;
-  const { model: own, parameters } = { model: loaded.description.model, parameters: loaded.description.model.parameters };
+  const { model: own, labels } = loaded.description;
   model = `${own.name}, exit ${own.exit}`;
-  about.textContent = `${model} of ${own.num_exits}, ${(parameters / 1e6).toFixed(2)} M parameters, licence ${own.license ?? "unknown"}. ` +
-    `It knows: ${loaded.description.labels.map((label) => label.replaceAll("_", " ")).join(", ")}.`;
+  const size = `${(own.parameters / 1e6).toFixed(2)} M parameters, licence ${own.license ?? "unknown"}`;
+  about.textContent = `${model} of ${own.num_exits}, ${size}. It knows: ${labels.map(tidy).join(", ")}.`;
   field.disabled = listen.disabled = false;
   say("Ready.");
 }
@@ -40,8 +42,12 @@ async function open(file) {
     main.replaceChildren(resultSection({ ...answer, seconds, sound: file, words, model }));
     say("Ready.");
   } catch (error) {
-    say(error.name === "EncodingError"
-      ? `${file.name} is no sound that this browser can read: check that it plays, or convert it to WAV.` : error.message, true);
+    say(
+      error.name === "EncodingError"
+        ? `${file.name} is no sound that this browser can read: check that it plays, or convert it to WAV.`
+        : error.message,
+      true,
+    );
   }
 }
 
@@ -57,7 +63,7 @@ async function toggle() {
   if (live !== null) return stop();
   listen.textContent = "Stop";
   main.replaceChildren();
-  const own = live = new Live(main.appendChild(document.createElement("section")), say, words);
+  const own = (live = new Live(main.appendChild(document.createElement("section")), say, words));
   own.place.className = "recording listening";
   own.place.setAttribute("aria-label", "live");
   try {
@@ -97,4 +103,6 @@ async function keepOffline() {
 }
 
 load().catch((error) => say(`The network cannot be loaded: ${error.message}`, true));
-keepOffline().catch((error) => { document.querySelector("#offline").textContent = `Not kept offline: ${error.message}`; });
+keepOffline().catch((error) => {
+  document.querySelector("#offline").textContent = `Not kept offline: ${error.message}`;
+});

@@ -1,5 +1,6 @@
 // Dropout masks of a seed by the recipe in easysed.json: the words of the Mersenne Twister MT19937.
-const SIZE = 624, OFFSET = 397;
+const SIZE = 624,
+  OFFSET = 397;
 
 function* words(seed) {
   const state = new Uint32Array(SIZE);

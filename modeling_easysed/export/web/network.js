@@ -15,14 +15,27 @@ export async function loadNetwork(description, address = new URL("./", import.me
   const { edge_samples: edge, mels } = description.audio;
   return async (waveform, edges, masks) => {
     const passes = masks.length / sites / width;
-    const outputs = await session.run({
-      waveform: new ort.Tensor("float32", waveform, [1, waveform.length]),
-      edges: new ort.Tensor("float32", edges, [1, 2, edge]),
-      masks: new ort.Tensor("float32", masks, [passes, sites, width]),
-    }, OUTPUTS);
+    const outputs = await session.run(
+      {
+        waveform: new ort.Tensor("float32", waveform, [1, waveform.length]),
+        edges: new ort.Tensor("float32", edges, [1, 2, edge]),
+        masks: new ort.Tensor("float32", masks, [passes, sites, width]),
+      },
+      OUTPUTS,
+    );
     const [logits, exits, embeddings, logMel] = OUTPUTS.map((name) => outputs[name]);
     const [numExits, , frames, numClasses] = exits.dims;
-    return { logits: logits.data, exits: exits.data, embeddings: embeddings.data, logMel: logMel.data,
-      passes, numExits, frames, numClasses, width, mels };
+    return {
+      logits: logits.data,
+      exits: exits.data,
+      embeddings: embeddings.data,
+      logMel: logMel.data,
+      passes,
+      numExits,
+      frames,
+      numClasses,
+      width,
+      mels,
+    };
   };
 }

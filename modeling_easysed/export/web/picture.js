@@ -1,10 +1,28 @@
 // The picture of a result: waveform, log-mel frames and lanes on one time axis.
 import { AXIS, drawAxis, drawLane, LANE, prepare, shownClasses, SMALL, tidy } from "./lanes.js";
 
-const WAVE = 44, MEL = 92, GAP = 6, DYNAMIC_RANGE_DB = 70;
+const WAVE = 44,
+  MEL = 92,
+  GAP = 6,
+  DYNAMIC_RANGE_DB = 70;
 // matplotlib's magma at equal steps.
-const MAGMA = ["000004", "0c0926", "221150", "400f74", "5f187f", "7b2382", "982d80", "b73779", "d3436e", "eb5760",
-  "f8765c", "fd9a6a", "febb81", "fddc9e", "fcfdbf"].map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+const MAGMA = [
+  "000004",
+  "0c0926",
+  "221150",
+  "400f74",
+  "5f187f",
+  "7b2382",
+  "982d80",
+  "b73779",
+  "d3436e",
+  "eb5760",
+  "f8765c",
+  "fd9a6a",
+  "febb81",
+  "fddc9e",
+  "fcfdbf",
+].map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
 
 export function drawPicture(canvas, picture, events, words) {
   const { labels, numClasses, duration, point_s, probabilities, spread } = picture;
@@ -13,7 +31,10 @@ export function drawPicture(canvas, picture, events, words) {
     for (let at = index; at < probabilities.length; at += numClasses) peak = Math.max(peak, probabilities[at]);
     return peak;
   });
-  const chosen = shownClasses(peaks, labels.map((label) => events.some((event) => event.label === label)));
+  const chosen = shownClasses(
+    peaks,
+    labels.map((label) => events.some((event) => event.label === label)),
+  );
   const lanes = WAVE + GAP + MEL + GAP;
   const bottom = lanes + Math.max(1, chosen.length) * LANE;
   const { g, width, colour } = prepare(canvas, bottom + AXIS);
@@ -23,7 +44,11 @@ export function drawPicture(canvas, picture, events, words) {
   chosen.forEach((index, number) => {
     const points = [];
     for (let at = 0; at * numClasses < probabilities.length; at++) {
-      points.push([Math.min(at * point_s, duration), probabilities[at * numClasses + index], spread[at * numClasses + index]]);
+      points.push([
+        Math.min(at * point_s, duration),
+        probabilities[at * numClasses + index],
+        spread[at * numClasses + index],
+      ]);
     }
     points.push([duration, ...points.at(-1).slice(1)]);
     const own = events.filter((event) => event.label === labels[index]);
@@ -78,7 +103,9 @@ function shade(share) {
 
 // In words, for who does not see it.
 export function described(events) {
-  const named = events.slice(0, 12).map((one) => `${tidy(one.label)} from ${one.onset.toFixed(1)} to ${one.offset.toFixed(1)} s`);
+  const named = events
+    .slice(0, 12)
+    .map((one) => `${tidy(one.label)} from ${one.onset.toFixed(1)} to ${one.offset.toFixed(1)} s`);
   const said = named.length > 0 ? named.join(", ") : "no events";
   return `Waveform, spectrogram and a lane with probability and its spread for every class that sounds: ${said}.`;
 }

@@ -66,9 +66,20 @@ export async function sampleRecording(run, description, masks, samples, { shifts
       onProgress?.(number * windows.length + index + 1, starts.length * windows.length);
     }
     if (pieces.length < windows.length) continue;
-    const parts = keptParts(pieces.map((piece) => piece.frames), windows, description.windows);
+    const parts = keptParts(
+      pieces.map((piece) => piece.frames),
+      windows,
+      description.windows,
+    );
     const kept = pieces.map((piece, index) => cut(piece, ...parts[index]));
-    views.set(start, joinFrames(kept.map((piece) => piece.logits), kept[0].passes, kept[0].numClasses));
+    views.set(
+      start,
+      joinFrames(
+        kept.map((piece) => piece.logits),
+        kept[0].passes,
+        kept[0].numClasses,
+      ),
+    );
     plain ??= joinPlain(kept, description.windows.frame_stride, pieces, parts);
   }
   return { ...plain, views, frameSamples, hopSamples: hop, numSamples: samples.length };
@@ -112,11 +123,23 @@ function joinPlain(kept, stride, pieces, parts) {
   const { passes, numClasses, numExits, width, mels } = kept[0];
   const last = pieces.length - 1;
   const logMel = pieces.map((piece, index) =>
-    piece.logMel.subarray(parts[index][0] * stride * mels, index === last ? undefined : parts[index][1] * stride * mels));
+    piece.logMel.subarray(
+      parts[index][0] * stride * mels,
+      index === last ? undefined : parts[index][1] * stride * mels,
+    ),
+  );
   return {
-    passes, numClasses, numExits, width, mels,
+    passes,
+    numClasses,
+    numExits,
+    width,
+    mels,
     frames: kept.reduce((total, piece) => total + piece.frames, 0),
-    exits: joinFrames(kept.map((piece) => piece.exits), numExits, numClasses),
+    exits: joinFrames(
+      kept.map((piece) => piece.exits),
+      numExits,
+      numClasses,
+    ),
     embeddings: joinArrays(kept.map((piece) => piece.embeddings)),
     logMel: joinArrays(logMel),
   };
@@ -133,7 +156,10 @@ export function frameLine(recording, temperature = 1) {
   const views = [...recording.views].map(([start, logits]) => [start, meansOverPasses(logits, recording, temperature)]);
   const step = gridStep(recording);
   const points = Math.floor(recording.numSamples / step) + 1;
-  const [probabilities, aleatoric, spread, total] = Array.from({ length: 4 }, () => new Float32Array(points * numClasses));
+  const [probabilities, aleatoric, spread, total] = Array.from(
+    { length: 4 },
+    () => new Float32Array(points * numClasses),
+  );
   for (let point = 0; point < points; point++) {
     const places = views.map(([start, own]) => placeOf(point * step, start, recording.frameSamples, own.frames));
     for (let index = 0; index < numClasses; index++) {

@@ -52,10 +52,16 @@ export class EventStream {
     return this.hear(this.resampler === null ? block : this.resampler.push(block));
   }
 
+  // What is not over, as it would be told if all fell silent now. These are no reports: each event is still told once.
+  provisional() {
+    return this.heard.recording === null ? [] : this.judged(this.finder.provisional(this.heard), Infinity);
+  }
+
   // The sound is over: resolves to the events that had not ended.
   async close() {
-    const events = await this.hear(this.resampler === null ? new Float32Array(0)
-      : this.resampler.push(new Float32Array(0), true));
+    const events = await this.hear(
+      this.resampler === null ? new Float32Array(0) : this.resampler.push(new Float32Array(0), true),
+    );
     const total = this.first + this.samples.length;
     if (total === 0) return events;
     const numFrames = 1 + Math.floor(total / this.hop);
@@ -102,8 +108,16 @@ export class EventStream {
     let plain = null;
     for (const start of this.starts) {
       const shifted = Math.floor(start / hop);
-      const heard = await hearWindow(this.detector.run, this.description, this.detector.masks, this.samples, this.first,
-        start % hop, begin + shifted, end + shifted);
+      const heard = await hearWindow(
+        this.detector.run,
+        this.description,
+        this.detector.masks,
+        this.samples,
+        this.first,
+        start % hop,
+        begin + shifted,
+        end + shifted,
+      );
       if (heard === null) continue;
       const piece = cut(heard, first, keep === null ? heard.frames : (keep - begin) / stride);
       plain ??= piece;
@@ -113,7 +127,10 @@ export class EventStream {
     const logMel = plain.logMel.subarray((this.kept - begin) * mels, keep === null ? undefined : (keep - begin) * mels);
     const { frame_samples: frameSamples } = this.description.audio;
     const numSamples = this.first + this.samples.length;
-    this.heard.add({ ...plain, logMel, views, frameSamples, hopSamples: hop, numSamples }, keep === null ? numSamples : null);
+    this.heard.add(
+      { ...plain, logMel, views, frameSamples, hopSamples: hop, numSamples },
+      keep === null ? numSamples : null,
+    );
     this.kept = keep ?? end;
   }
 }

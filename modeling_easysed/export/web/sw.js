@@ -11,20 +11,24 @@ addEventListener("install", (event) => {
 });
 
 addEventListener("activate", (event) => {
-  event.waitUntil((async () => {
-    const names = await caches.keys();
-    const old = names.filter((name) => name.startsWith(PREFIX) && name !== NAME);
-    await Promise.all(old.map((name) => caches.delete(name)));
-    await clients.claim();
-  })());
+  event.waitUntil(
+    (async () => {
+      const names = await caches.keys();
+      const old = names.filter((name) => name.startsWith(PREFIX) && name !== NAME);
+      await Promise.all(old.map((name) => caches.delete(name)));
+      await clients.claim();
+    })(),
+  );
 });
 
 addEventListener("fetch", (event) => {
   const url = new URL(event.request.url);
   if (event.request.method !== "GET" || !url.href.startsWith(registration.scope)) return;
   const name = url.pathname.slice(new URL(registration.scope).pathname.length) || "index.html";
-  event.respondWith((async () => {
-    const cache = await caches.open(NAME);
-    return (await cache.match(name)) ?? fetch(event.request);
-  })());
+  event.respondWith(
+    (async () => {
+      const cache = await caches.open(NAME);
+      return (await cache.match(name)) ?? fetch(event.request);
+    })(),
+  );
 });
