@@ -12,6 +12,7 @@ const CURVE_TOP = 20,
   BAND_DEVIATIONS = 1.645;
 const MAX_LANES = 12,
   NEAR = 0.2,
+  NARROW = 7,
   MIN_INTERVAL = 6;
 
 // The canvas at the size of its place, in CSS pixels: {g, width, colour}.
@@ -65,11 +66,7 @@ export function drawLane(look, label, top, points, events) {
   g.lineWidth = 1.5;
   g.stroke();
   g.lineWidth = 1;
-  for (const event of events) {
-    g.globalAlpha = event.isProvisional ? 0.6 : 1;
-    drawEvent(look, event, top);
-  }
-  g.globalAlpha = 1;
+  for (const event of events) drawEvent(look, event, top);
   g.font = TEXT;
   g.textAlign = "left";
   g.fillStyle = colour("ink");
@@ -81,44 +78,50 @@ function path(g, places) {
   places.forEach(([x, y], index) => (index === 0 ? g.moveTo(x, y) : g.lineTo(x, y)));
 }
 
-// A bar by its decision: solid, pale and hatched, hollow; its confidence where it fits; whiskers of its borders.
+// A bar by its decision: solid, pale and hatched, hollow; paler and dashed while preliminary. Its confidence where it
+// fits; whiskers of its borders.
 function drawEvent(look, event, top) {
   const { g, colour, across, words } = look;
   const [left, right] = [across(event.onset), Math.max(across(event.offset), across(event.onset) + 2)];
   const decision = event.decision ?? "unjudged";
   const mark = words.decisions[decision];
-  const isNarrow = right - left < 7;
+  const isNarrow = right - left < NARROW;
   const height = isNarrow ? BAR * mark.height : BAR; // a narrow bar speaks by its height
   const place = [left, top + BAR_TOP + BAR - height, right - left, height];
-  const fill = colour(`${decision}-fill`);
-  g.fillStyle = isNarrow || fill === "transparent" ? colour("background") : fill;
-  if (isNarrow) g.fillStyle = colour(`${decision}-edge`);
+  const [fill, edge] = [colour(`${decision}-fill`), colour(`${decision}-edge`)];
+  g.fillStyle = colour("background");
   g.fillRect(...place);
-  g.save();
-  g.beginPath();
-  g.rect(...place);
-  g.clip();
-  g.strokeStyle = colour(`${decision}-edge`);
+  g.globalAlpha = event.isProvisional ? 0.5 : 1;
+  g.fillStyle = isNarrow ? edge : fill;
+  g.fillRect(...place);
+  g.strokeStyle = edge;
   if (mark.hatch !== null && !isNarrow) hatch(g, ...place);
-  g.restore();
-  g.strokeStyle = colour(`${decision}-edge`);
+  g.globalAlpha = 1;
+  g.setLineDash(event.isProvisional ? [4, 3] : []);
   g.strokeRect(left + 0.5, place[1] + 0.5, right - left - 1, height - 1);
-  writeOnBar(look, event, [left, right], top + BAR_TOP, { mark, decision });
+  g.setLineDash([]);
+  const ink = colour(event.isProvisional ? "ink" : `${decision}-ink`);
+  writeOnBar(look, event, [left, right], top + BAR_TOP, { mark, fill, ink });
   g.strokeStyle = colour("ink");
   whisker(g, across, event.onset_low, event.onset_high, top + BAR_TOP + BAR + 3);
   whisker(g, across, event.offset_low, event.offset_high, top + BAR_TOP + BAR + 7);
 }
 
 function hatch(g, left, top, width, height) {
+  g.save();
+  g.beginPath();
+  g.rect(left, top, width, height);
+  g.clip();
   g.beginPath();
   for (let x = left - height; x < left + width; x += 6) {
     g.moveTo(x, top + height);
     g.lineTo(x + height, top);
   }
   g.stroke();
+  g.restore();
 }
 
-function writeOnBar({ g, width, colour }, event, [left, right], top, { mark, decision }) {
+function writeOnBar({ g, width, colour }, event, [left, right], top, { mark, fill, ink }) {
   const number = (event.confidence ?? event.score).toFixed(2);
   const [from, to] = [Math.max(left, 0), Math.min(right, width)];
   g.font = SMALL;
@@ -130,10 +133,10 @@ function writeOnBar({ g, width, colour }, event, [left, right], top, { mark, dec
   if (mark.hatch !== null) {
     // a hatch would run through the figures
     const half = g.measureText(text).width / 2 + 3;
-    g.fillStyle = colour(`${decision}-fill`);
+    g.fillStyle = fill;
     g.fillRect((from + to) / 2 - half, top + 1.5, 2 * half, BAR - 3);
   }
-  g.fillStyle = colour(`${decision}-ink`);
+  g.fillStyle = ink;
   g.fillText(text, (from + to) / 2, top + 11.5);
 }
 

@@ -1,5 +1,6 @@
 // The page: a recording or the microphone, and what the network says of it. All work is done in the worker.
 import { ask } from "./client.js";
+import { decisionMark, element } from "./elements.js";
 import { decodeFile } from "./files.js";
 import { tidy } from "./lanes.js";
 import { Live } from "./live.js";
@@ -25,8 +26,15 @@ async function load() {
   model = `${own.name}, exit ${own.exit}`;
   const size = `${(own.parameters / 1e6).toFixed(2)} M parameters, licence ${own.license ?? "unknown"}`;
   about.textContent = `${model} of ${own.num_exits}, ${size}. It knows: ${labels.map(tidy).join(", ")}.`;
+  document.querySelector("#marks").replaceChildren(...marks());
   field.disabled = listen.disabled = false;
   say("Ready.");
+}
+
+// What the decisions mean, with their marks.
+function marks() {
+  const decisions = Object.keys(words.decisions).filter((name) => name !== "unjudged");
+  return decisions.map((name) => element("li", {}, decisionMark(name, words), ` ${words.decisions[name].meaning}`));
 }
 
 async function open(file) {
@@ -40,7 +48,7 @@ async function open(file) {
     const answer = await ask("detect", { channels, rate, file: file.name }, { onProgress });
     const seconds = (performance.now() - begun) / 1000;
     main.replaceChildren(resultSection({ ...answer, seconds, sound: file, words, model }));
-    say("Ready.");
+    say("");
   } catch (error) {
     say(
       error.name === "EncodingError"
