@@ -159,24 +159,25 @@ function circle(size) {
   return circles.get(size);
 }
 
-// Discrete Fourier transform of any length, split by its prime factors.
-function fourier(re, im) {
-  const size = re.length;
-  if (size === 1) return [re, im];
+// Discrete Fourier transform of every `step`-th of the numbers, of any length, split by its prime factors.
+function fourier(re, im, first = 0, step = 1, size = re.length) {
+  const [outRe, outIm] = [new Float64Array(size), new Float64Array(size)];
+  if (size === 1) {
+    outRe[0] = re[first];
+    outIm[0] = im[first];
+    return [outRe, outIm];
+  }
   const [cosines, sines] = circle(size);
   let factor = 2;
   while (size % factor !== 0) factor++;
   const part = size / factor;
-  const parts = Array.from({ length: factor }, (_, first) =>
-    fourier(...[re, im].map((values) => Float64Array.from({ length: part }, (__, at) => values[at * factor + first]))),
-  );
-  const [outRe, outIm] = [new Float64Array(size), new Float64Array(size)];
-  for (let bin = 0; bin < size; bin++) {
-    for (let first = 0; first < factor; first++) {
-      const [cos, sin] = [cosines[(first * bin) % size], sines[(first * bin) % size]];
-      const [partRe, partIm] = [parts[first][0][bin % part], parts[first][1][bin % part]];
-      outRe[bin] += cos * partRe - sin * partIm;
-      outIm[bin] += cos * partIm + sin * partRe;
+  for (let number = 0; number < factor; number++) {
+    const [partRe, partIm] = fourier(re, im, first + number * step, step * factor, part);
+    for (let bin = 0, angle = 0, at = 0; bin < size; bin++) {
+      outRe[bin] += cosines[angle] * partRe[at] - sines[angle] * partIm[at];
+      outIm[bin] += cosines[angle] * partIm[at] + sines[angle] * partRe[at];
+      angle = (angle + number) % size;
+      at = at + 1 === part ? 0 : at + 1;
     }
   }
   return [outRe, outIm];

@@ -160,19 +160,25 @@ export function frameLine(recording, temperature = 1) {
     { length: 4 },
     () => new Float32Array(points * numClasses),
   );
+  const levels = new Float64Array(views.length);
   for (let point = 0; point < points; point++) {
     const places = views.map(([start, own]) => placeOf(point * step, start, recording.frameSamples, own.frames));
     for (let index = 0; index < numClasses; index++) {
+      let [middle, entropy, variance] = [0, 0, 0];
+      for (const [view, [, own]] of views.entries()) {
+        levels[view] = interpolated(own.means, numClasses, index, places[view]);
+        middle += levels[view] / views.length;
+        entropy += interpolated(own.entropies, numClasses, index, places[view]) / views.length;
+      }
+      for (const [view, [, own]] of views.entries()) {
+        const inside = interpolated(own.spreads, numClasses, index, places[view]);
+        variance += (inside ** 2 + (levels[view] - middle) ** 2) / views.length;
+      }
       const at = point * numClasses + index;
-      const level = (name) => views.map(([, own], view) => interpolated(own[name], numClasses, index, places[view]));
-      const means = level("means");
-      const middle = means.reduce((sum, one) => sum + one, 0) / views.length;
-      const inside = level("spreads");
-      const variance = means.reduce((sum, one, view) => sum + inside[view] ** 2 + (one - middle) ** 2, 0);
       probabilities[at] = Math.min(Math.max(middle, 0), 1);
       total[at] = -(xlogy(probabilities[at]) + xlogy(1 - probabilities[at]));
-      aleatoric[at] = Math.min(level("entropies").reduce((sum, one) => sum + one, 0) / views.length, total[at]);
-      spread[at] = Math.sqrt(variance / views.length);
+      aleatoric[at] = Math.min(entropy, total[at]);
+      spread[at] = Math.sqrt(variance);
     }
   }
   return { points, pointSamples: step, probabilities, total, aleatoric, spread };

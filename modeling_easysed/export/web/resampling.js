@@ -54,12 +54,9 @@ export function resample(samples, rate, target) {
 }
 
 function dot(filter, samples, start) {
-  let [first, second] = [0, 0]; // two sums that need not wait for each other; filters have even lengths
-  for (let index = 0; index < filter.length; index += 2) {
-    first += filter[index] * samples[start + index];
-    second += filter[index + 1] * samples[start + index + 1];
-  }
-  return first + second;
+  let sum = 0;
+  for (let index = 0; index < filter.length; index++) sum += filter[index] * samples[start + index];
+  return sum;
 }
 
 // One filter per place between two input samples, and one more for the place of the next sample.
