@@ -59,7 +59,7 @@ function evidenceOf(box, measured) {
   const within = levels.map((row, view) => mean(row.map((level) => (level - viewLevels[view]) ** 2)));
   const meanLine = columnOf(raw.probabilities, numClasses, own);
   const [onset, offset] = [true, false].map((rising) => borderSpread(box, rising, samples, meanLine, measured));
-  const meanOf = (table, index) => mean(columnOf(table, numClasses, index).subarray(...onGrid));
+  const meanOf = (table, index) => meanInside(table, numClasses, index, onGrid);
   const others = Array.from({ length: numClasses }, (_, index) => index).filter((index) => index !== own);
   const [total, aleatoric] = [meanOf(line.total, own), meanOf(line.aleatoric, own)];
   const [low, high] = framesInside(box, 0, measured.hop_s, measured.aboveFloor.length / mels);
@@ -80,9 +80,16 @@ function evidenceOf(box, measured) {
     aleatoric,
     epistemic: total - aleatoric,
     embedding: Array.from({ length: recording.width }, (_, index) =>
-      mean(columnOf(recording.embeddings, recording.width, index).subarray(...inside)),
+      meanInside(recording.embeddings, recording.width, index, inside),
     ),
   };
+}
+
+// Mean of one column of (rows, columns) over rows start .. stop - 1.
+function meanInside(table, columns, column, [start, stop]) {
+  let sum = 0;
+  for (let row = start; row < stop; row++) sum += table[row * columns + column];
+  return sum / (stop - start);
 }
 
 // Level inside of every layer of logits (layers, frames, classes).

@@ -67,7 +67,7 @@ function makeFilters(step, phases) {
   const half = Math.ceil((width / 2) * stretch);
   const beta = 0.1102 * (ATTENUATION_DB - 8.7);
   return Array.from({ length: phases + 1 }, (_, phase) => {
-    const filter = new Float64Array(2 * half);
+    const filter = new Float32Array(2 * half);
     for (let index = 0; index < 2 * half; index++) {
       const time = index - half + 1 - phase / phases;
       const edge = 1 - (time / half) ** 2;
