@@ -90,7 +90,8 @@ function drawLogMel({ g, width }, { logMel, mels }, top) {
       image.data.set([...shade(share), 255], at);
     }
   }
-  const small = new OffscreenCanvas(columns, mels);
+  const small = document.createElement("canvas");
+  [small.width, small.height] = [columns, mels];
   small.getContext("2d").putImageData(image, 0, 0);
   g.drawImage(small, 0, top, width, MEL);
 }
