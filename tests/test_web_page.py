@@ -308,6 +308,29 @@ def test_live_microphone_finds_the_events_of_a_soundscape(browser, address, tmp_
     next(pages, None)
 
 
+def test_a_microphone_that_is_refused_or_stopped_at_once_is_let_go(page):
+    page.evaluate("""() => {
+        const original = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        window.opened = [];
+        navigator.mediaDevices.getUserMedia = async (wanted) => {
+            if (window.refuse) throw new DOMException("no", "NotAllowedError");
+            const stream = await original(wanted);
+            window.opened.push(...stream.getTracks());
+            return stream;
+        };
+        window.refuse = true;
+    }""")
+    page.locator("#listen").click()
+    page.locator("#status.refused", has_text="cannot be used (NotAllowedError): allow it").wait_for()
+    assert page.locator("#listen").inner_text() == "Listen"
+    page.evaluate(
+        "window.refuse = false; document.querySelector('#listen').click(); document.querySelector('#listen').click();"
+    )
+    page.wait_for_timeout(2000)
+    assert page.locator("#listen").inner_text() == "Listen"
+    assert page.evaluate("window.opened.map((one) => one.readyState)") == ["ended"]
+
+
 # ---- for people ------------------------------------------------------------------------------------------------------
 
 

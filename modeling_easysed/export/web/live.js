@@ -42,9 +42,11 @@ export class Live {
     } catch (error) {
       throw new Error(`The microphone cannot be used (${error.name}): allow it in the browser, or open a file.`);
     }
+    if (!this.isOpen) return this.release(); // stopped while the browser asked
     this.context = new AudioContext({ latencyHint: "interactive" });
     await this.context.audioWorklet.addModule(new URL("./worklet.js", import.meta.url));
     this.about = await ask("open", { rate: this.context.sampleRate });
+    if (!this.isOpen) return;
     const { latency_s, context_s } = this.about;
     const context = context_s.toFixed(0);
     this.note.textContent =
@@ -71,6 +73,7 @@ export class Live {
       } catch (error) {
         this.say(error.message, true);
         this.isOpen = false;
+        this.release();
       }
     }
     this.isBusy = false;
@@ -92,20 +95,20 @@ export class Live {
     this.show(told);
     this.say(`Over: ${this.events.length} event${this.events.length === 1 ? "" : "s"} in ${this.time.toFixed(1)} s.`);
     this.place.append(downloads(detection, "microphone"));
-    this.draw();
+    new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 
   release() {
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     this.node?.port.close();
-    this.context?.close();
+    if (this.context?.state !== "closed") this.context?.close();
   }
 
   show({ time, events, provisional, line, hears }) {
     this.time = time;
     this.at = performance.now();
     if (line !== undefined) this.keep(line);
-    if (provisional !== undefined) this.tell(events, provisional);
+    if (provisional !== undefined || events.length > 0) this.tell(events, provisional ?? []);
     if (hears === undefined) return;
     const delay = this.context.currentTime - this.begun - this.time;
     this.canvas.dataset.delay = delay.toFixed(2);

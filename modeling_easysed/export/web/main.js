@@ -64,7 +64,11 @@ async function stop() {
   const own = live;
   live = null;
   listen.textContent = "Listen";
-  await own.stop();
+  try {
+    await own.stop();
+  } catch (error) {
+    say(error.message, true);
+  }
 }
 
 async function toggle() {
