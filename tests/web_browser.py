@@ -55,6 +55,15 @@ def serving(folder: Path) -> Iterator[str]:
         thread.join()
 
 
+@contextlib.contextmanager
+def page_of_modules() -> Iterator[Any]:
+    """Where the modules can be imported: they need no page, a text of the same origin will do."""
+    with chromium() as browser, serving(WEB) as address:
+        opened = browser.new_page()
+        opened.goto(f"{address}sw.js")
+        yield opened
+
+
 def runtime_or_skip() -> Path:
     """onnxruntime-web's files; where they cannot be had the tests are skipped, or fail with EASYSED_REQUIRE_DATA=1."""
     try:
