@@ -30,6 +30,17 @@ SILENT_LEVEL = 1e-4  # half of the span between lowest and highest sample: -80 d
 CLIPPED_LEVEL, CLIPPED_RUN, CLIPPED_SHARE = 0.9999, 3, 1e-4
 LOUD_PEAK = 4.0  # decoded mp3 overshoots full scale a little; integers stored as floats overshoot by thousands
 
+SENTENCES = {  # filled by `str.format`, here and by the page on a device
+    "silent": "silent: the samples stay between {lowest:.2g} and {highest:.2g} of full scale",
+    "silent_mixed": "silent when mixed: the channels cancel each other, pass one of them alone",
+    "out_of_range": "out of range: samples reach {peak:.6g}, full scale is 1 "
+    "(divide 16-bit values stored as floats by 32768)",
+    "clipped": "clipped: {percent:.3g} % of the samples lie flat at full scale",
+    "too_short": "too short: {duration:.3g} s, events need at least {shortest} s of audio to be recognised",
+    "band_limited": "band-limited: at {rate} Hz the recording holds nothing above {highest:.0f} Hz, the model listens "
+    "up to {listened:.0f} Hz",
+}
+
 
 class AudioError(ValueError):
     """Audio that cannot be used; the message is one line and says what to do next."""
@@ -87,15 +98,12 @@ class Meter:
         """Sentences on level; clipping needs flat tops (runs of full-scale samples), not one loud peak."""
         level, peak = (self.highest - self.lowest) / 2, max(self.highest, -self.lowest)
         if level < SILENT_LEVEL:
-            return [f"silent: the samples stay between {self.lowest:.2g} and {self.highest:.2g} of full scale"]
+            return [SENTENCES["silent"].format(lowest=self.lowest, highest=self.highest)]
         if peak > LOUD_PEAK:
-            return [
-                f"out of range: samples reach {peak:.6g}, full scale is 1 "
-                "(divide 16-bit values stored as floats by 32768)"
-            ]
+            return [SENTENCES["out_of_range"].format(peak=peak)]
         share = self.num_clipped / (self.num_samples * num_channels)
         if share > CLIPPED_SHARE:
-            return [f"clipped: {100 * share:.3g} % of the samples lie flat at full scale"]
+            return [SENTENCES["clipped"].format(percent=100 * share)]
         return []
 
 
@@ -352,14 +360,12 @@ def checked_warnings(
     duration = meter.num_samples / rate
     warnings = meter.warnings(num_channels)
     if not warnings and num_channels > 1 and span < 2 * SILENT_LEVEL:
-        warnings.append("silent when mixed: the channels cancel each other, pass one of them alone")
+        warnings.append(SENTENCES["silent_mixed"])
     if duration < SHORT_CLIP_S:
-        warnings.append(f"too short: {duration:.3g} s, events need at least {SHORT_CLIP_S} s of audio to be recognised")
+        warnings.append(SENTENCES["too_short"].format(duration=duration, shortest=SHORT_CLIP_S))
     if rate < sampling_rate:
-        warnings.append(
-            f"band-limited: at {rate} Hz the recording holds nothing above {rate / 2:.0f} Hz, the model listens up to "
-            f"{sampling_rate / 2:.0f} Hz"
-        )
+        limits = {"highest": rate / 2, "listened": sampling_rate / 2}
+        warnings.append(SENTENCES["band_limited"].format(rate=rate, **limits))
     return warnings
 
 

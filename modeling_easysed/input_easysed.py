@@ -31,6 +31,15 @@ BANDWIDTH_RANGE_DB = 60.0  # a bin this far below the strongest carries no energ
 CLIFF_WIDTH_HZ, CLIFF_DROP_DB, CLIFF_DEPTH_DB = 500.0, 40.0, 50.0
 MIN_CUTOFF_HZ, MAX_CUTOFF_HZ = 1000.0, 7000.0  # cliffs above are the low-pass of lossy formats, hardly a loss
 
+SENTENCES = {  # filled by `str.format`, here and by the page on a device
+    "too_quiet": "too quiet: the loudest sample is at {peak_db:.0f} dB of full scale",
+    "clipped": "clipped: {clipped_percent:.3g} % of the samples lie flat at the recording's own highest or lowest "
+    "value",
+    "band_limited": "band-limited: a codec or a resampler has cut off all above {cutoff_hz:.0f} Hz",
+    "off_centre": "off centre: the samples have a constant offset of {dc_offset:+.3f} of full scale",
+    "noisy": "noisy: steady white noise at {level_db:.0f} dB of full scale and nothing above it",
+}
+
 
 @dataclass(frozen=True)
 class InputMeasures:
@@ -167,19 +176,16 @@ def input_warnings(measures: InputMeasures) -> list[str]:
     offset, level = measures.dc_offset, _ratio(measures.level_db / 2)  # dB to amplitude
     rise_db = measures.loud_db - measures.noise_floor_db
     is_steady = measures.noise_floor_db > NOISE_FLOOR_DB and rise_db < NOISE_RISE_DB
-    found = []
-    if measures.peak_db < QUIET_PEAK_DB:
-        found.append(f"too quiet: the loudest sample is at {measures.peak_db:.0f} dB of full scale")
-    if measures.clipped_share > CLIPPED_SHARE:
-        share = f"{100 * measures.clipped_share:.3g} % of the samples"
-        found.append(f"clipped: {share} lie flat at the recording's own highest or lowest value")
-    if measures.cutoff_hz is not None:
-        found.append(f"band-limited: a codec or a resampler has cut off all above {measures.cutoff_hz:.0f} Hz")
-    if abs(offset) > max(DC_LEVEL, DC_TO_LEVEL * level):
-        found.append(f"off centre: the samples have a constant offset of {offset:+.3f} of full scale")
-    if is_steady and measures.flatness > NOISE_FLATNESS and measures.duration_s >= NOISE_MIN_S:
-        found.append(f"noisy: steady white noise at {measures.level_db:.0f} dB of full scale and nothing above it")
-    return found
+    is_white = is_steady and measures.flatness > NOISE_FLATNESS and measures.duration_s >= NOISE_MIN_S
+    faults = {
+        "too_quiet": measures.peak_db < QUIET_PEAK_DB,
+        "clipped": measures.clipped_share > CLIPPED_SHARE,
+        "band_limited": measures.cutoff_hz is not None,
+        "off_centre": abs(offset) > max(DC_LEVEL, DC_TO_LEVEL * level),
+        "noisy": is_white,
+    }
+    values = {**vars(measures), "clipped_percent": 100 * measures.clipped_share}
+    return [SENTENCES[name].format(**values) for name, is_fault in faults.items() if is_fault]
 
 
 def all_warnings(clip: "AudioClip", measures: InputMeasures | None = None) -> list[str]:
@@ -196,4 +202,4 @@ def key_word(warning: str) -> str:
     return warning.split(":", 1)[0]
 
 
-__all__ = ["InputMeasures", "all_warnings", "input_warnings", "key_word", "measure_input"]
+__all__ = ["InputMeasures", "SENTENCES", "all_warnings", "input_warnings", "key_word", "measure_input"]

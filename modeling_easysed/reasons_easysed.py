@@ -22,6 +22,11 @@ SENTENCES = {
     "contrast": "noisy: it hardly rises above the background",
     "overlap": "overlapping sound: another class sounds at the same time",
 }
+UNFAMILIAR = "unfamiliar sound: unlike what the model was trained on"
+CUT_OFF = "cut off: it touches the start or end of the recording"
+UNCALIBRATED = "uncalibrated class: too few labelled events, judged like all classes together"
+WEAK = "weak evidence: confidence {confidence}, {asked}"
+NEEDED, NEVER_ACCEPTED = "{needed} is needed to be accepted", "its class is accepted at no confidence"
 INPUT_WORDS = (
     "silent",
     "too quiet",
@@ -65,23 +70,21 @@ def reasons_for(
         needed: confidence from which an event of its class is accepted.
     """
     is_unfamiliar = judgement.is_unfamiliar or (judgement.seems_unfamiliar and decision != "accept")
-    reasons = ["unfamiliar sound: unlike what the model was trained on"] if is_unfamiliar else []
+    reasons = [UNFAMILIAR] if is_unfamiliar else []
     for name, (attribute, is_upper) in LIMITS.items():
         value, limit = getattr(one, attribute), limits[name]
         if value > max(limit, SMALLEST_LIMIT) if is_upper else value < limit:
             reasons.append(SENTENCES[name])
     if one.box.onset <= 0.0 or one.box.offset >= duration:
-        reasons.append("cut off: it touches the start or end of the recording")
+        reasons.append(CUT_OFF)
     reasons += [warning for warning in recording_warnings if warning.startswith(INPUT_WORDS)]
     if not judgement.is_calibrated:
-        reasons.append("uncalibrated class: too few labelled events, judged like all classes together")
+        reasons.append(UNCALIBRATED)
     if not reasons and decision != "accept":
         told_apart = (n for n in range(2, 6) if round(needed, n) > round(judgement.confidence, n))
         digits = next(told_apart, 6)  # 0.9884 where 0.9912 is needed
-        asked = (
-            f"{needed:.{digits}f} is needed to be accepted" if needed <= 1 else "its class is accepted at no confidence"
-        )
-        reasons.append(f"weak evidence: confidence {judgement.confidence:.{digits}f}, {asked}")
+        asked = NEEDED.format(needed=f"{needed:.{digits}f}") if needed <= 1 else NEVER_ACCEPTED
+        reasons.append(WEAK.format(confidence=f"{judgement.confidence:.{digits}f}", asked=asked))
     return reasons
 
 

@@ -33,7 +33,7 @@ TESTED_BY = {  # command: files that call it
     "cluster": ("test_cluster.py", "test_every_flag.py"),
     "doctor": ("test_doctor.py",),
     "models": ("test_cli.py",),
-    "export": ("test_export_cli.py",),
+    "export": ("test_export_cli.py", "test_export_web.py"),
     "app": ("test_app.py", "test_space.py", "test_space_api.py"),
     "push": ("test_push.py", "test_push_space.py", "test_every_flag.py"),
 }

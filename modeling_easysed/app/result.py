@@ -30,6 +30,17 @@ MAX_PANELS = 60  # of the most doubtful events; each is some 20 kB
 COUNTED = {"accept": "accepted", "review": "for review", "reject": "rejected", None: "not judged"}
 MEDIA_TYPES = {"json": "application/json", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 HINT = "Choose an event to hear it, and to see why it was decided so."
+BECAUSE = {  # filled by `str.format`, here and by the page on a device
+    "sure": "Of events like this one, {many} in 100 were right",
+    "interval": " (90 % interval: {low:.0f} to {high:.0f})",
+    "decided": {
+        "accept": "That is enough for the goal: nobody needs to listen to it again.",
+        "review": "That is not enough for the goal, but too much to drop it: a person should listen.",
+        "reject": "That is too little: it is not believed.",
+    },
+    "against": "What speaks against it:",
+    "unjudged": "The model's own score is {score:.2f}. Without a calibration nothing is decided.",
+}
 NO_EVENTS = (
     "No events: nothing in this recording comes near the classes that the model knows, or not long or clearly enough. "
     "That is an answer, not a failure; the picture shows how near each class came."
@@ -47,9 +58,7 @@ def result_page(analysis: Analysis, entry: Entry, path: Path) -> str:
     detection = analysis.detection
     stretches = choose_stretches(detection.events, detection.duration)
     table = table_of(detection, stretches) if detection.events else f'<p class="note">{NO_EVENTS}</p>'
-    hint = (
-        '<p class="note">Choose an event to hear it, and to see why it was decided so.</p>' if detection.events else ""
-    )
+    hint = f'<p class="note">{HINT}</p>' if detection.events else ""
     return "".join(
         [
             '<section class="recording" aria-label="result">',
@@ -127,24 +136,19 @@ def why(event: Event, detection: Detection) -> str:
     mark = f'<span class="decision {event.decision or "unjudged"}">{symbol} {look.word}</span>'
     heading = f"<h3>{escaped(name)}, {onset} to {offset} {mark}</h3>"
     reasons = "".join(f"<li>{escaped(one)}</li>" for one in event.reasons or [])
-    reasons = f"<p>What speaks against it:</p><ul>{reasons}</ul>" if reasons else ""
+    reasons = f"<p>{BECAUSE['against']}</p><ul>{reasons}</ul>" if reasons else ""
     return f"{heading}<p>{escaped(_because(event))}</p>{reasons}"
 
 
 def _because(event: Event) -> str:
     if event.confidence is None:
-        return f"The model's own score is {event.score:.2f}. Without a calibration nothing is decided."
+        return BECAUSE["unjudged"].format(score=event.score)
     share = 100 * event.confidence
     many = "more than 99" if share >= 99.5 else "fewer than 1" if share < 0.5 else f"about {share:.0f}"
-    sure = f"Of events like this one, {many} in 100 were right"
+    sure = BECAUSE["sure"].format(many=many)
     if event.confidence_low is not None and event.confidence_high is not None:
-        sure += f" (90 % interval: {100 * event.confidence_low:.0f} to {100 * event.confidence_high:.0f})"
-    decided = {
-        "accept": "That is enough for the goal: nobody needs to listen to it again.",
-        "review": "That is not enough for the goal, but too much to drop it: a person should listen.",
-        "reject": "That is too little: it is not believed.",
-    }
-    return f"{sure}. {decided.get(event.decision, '')}"
+        sure += BECAUSE["interval"].format(low=100 * event.confidence_low, high=100 * event.confidence_high)
+    return f"{sure}. {BECAUSE['decided'].get(event.decision, '')}"
 
 
 def _rule(detection: Detection) -> str:

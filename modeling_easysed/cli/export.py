@@ -9,6 +9,7 @@ from modeling_easysed.cli.terminal import quiet_libraries, status
 TARGETS = {  # name: what must be installed, and the extra that brings it
     "onnx": (("onnx", "onnxruntime", "onnxscript"), "export"),
     "executorch": (("executorch",), "executorch"),
+    "web": (("onnx", "onnxruntime", "onnxscript"), "export"),
 }
 
 
@@ -27,6 +28,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="a new folder, or one with an earlier export, which is replaced"
     )
+    parser.add_argument(
+        "--runtime",
+        metavar="DIR",
+        help="of --to web: a folder with the files of onnxruntime-web (default: fetched once with npm into a cache)",
+    )
     return parser
 
 
@@ -39,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         with status(f"exporting {args.model}"), quiet_libraries(not args.debug):
             from modeling_easysed.export.write import export_checkpoint
 
-            exported = export_checkpoint(args.model, args.to, args.exit, args.out)
+            exported = export_checkpoint(args.model, args.to, args.exit, args.out, args.runtime)
     except ValueError as error:  # an ExportError, or a checkpoint that cannot be used
         raise CommandError(str(error)) from error
     except OSError as error:

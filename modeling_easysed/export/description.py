@@ -4,6 +4,7 @@ Labels, sizes of audio, windows and masks, decoding, calibration and decisions o
 
 import hashlib
 import importlib.metadata
+import json
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,12 @@ def file_entry(path: Path, **measured: Any) -> dict[str, Any]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), **measured}
 
 
+def write_description(folder: Path, description: dict[str, Any]) -> None:
+    """Writes easysed.json into a folder."""
+    text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+
+
 def _labels(pipe: SoundEventDetectionPipeline) -> list[str]:
     return [pipe.model.config.id2label[number] for number in range(pipe.model.config.num_labels)]
 
@@ -149,4 +156,4 @@ def _version(package: str) -> str | None:
         return None
 
 
-__all__ = ["FILE_NAME", "FORMAT", "FORMAT_VERSION", "describe", "file_entry"]
+__all__ = ["FILE_NAME", "FORMAT", "FORMAT_VERSION", "describe", "file_entry", "write_description"]

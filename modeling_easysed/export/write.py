@@ -13,9 +13,10 @@ from typing import Any
 from modeling_easysed import SoundEventDetectionPipeline
 from modeling_easysed.cli.models import summarize
 from modeling_easysed.export.check import check_export, executorch_run, onnx_run
-from modeling_easysed.export.description import FILE_NAME, FORMAT, describe, file_entry
+from modeling_easysed.export.description import FILE_NAME, FORMAT, describe, file_entry, write_description
 from modeling_easysed.export.errors import ExportError
 from modeling_easysed.export.graph import ExportGraph, check_exportable
+from modeling_easysed.export.runtime_files import runtime_folder
 
 
 @dataclass
@@ -31,21 +32,26 @@ class Exported:
     description: dict[str, Any]
 
 
-def export_checkpoint(name_or_path: str, target: str, exit_index: int | None, out: str | Path) -> Exported:
+def export_checkpoint(
+    name_or_path: str, target: str, exit_index: int | None, out: str | Path, runtime: str | Path | None = None
+) -> Exported:
     """Exports one exit and checks it.
 
     Args:
         name_or_path: bundled name, folder or Hub id.
-        target: "onnx" or "executorch".
+        target: "onnx", "executorch", or "web" for a page around the ONNX file.
         exit_index: 1 = shallowest; None = the deepest.
         out: folder that does not exist, is empty or holds an earlier export.
+        runtime: of "web", see `runtime_folder`.
 
     Raises:
-        ExportError: the model has no graph, the folder cannot be taken, or the file does not equal its model.
+        ExportError: the model has no graph, the folder cannot be taken, the file does not equal its model, or there is
+            no runtime for the page.
         ValueError: no such checkpoint.
     """
     folder = Path(out).expanduser()
     check_out(folder)
+    runtime = runtime_folder(runtime) if target == "web" else None
     pipe = SoundEventDetectionPipeline.from_pretrained(name_or_path, device="cpu")
     exit_index = pipe.model.num_exits if exit_index is None else exit_index
     if not 1 <= exit_index <= pipe.model.num_exits:
@@ -58,8 +64,12 @@ def export_checkpoint(name_or_path: str, target: str, exit_index: int | None, ou
         fresh.mkdir()
         file_name, measured = _write_graph(graph, pipe, target, fresh)
         description["files"][file_name] = file_entry(fresh / file_name, target=target, **measured)
-        text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
-        (fresh / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+        if target == "web":
+            from modeling_easysed.export.to_web import write_page
+
+            write_page(fresh, description, runtime)
+        else:
+            write_description(fresh, description)
         move_into_place(fresh, folder)
     return Exported(folder, description)
 
@@ -68,7 +78,7 @@ def _write_graph(
     graph: ExportGraph, pipe: SoundEventDetectionPipeline, target: str, folder: Path
 ) -> tuple[str, dict[str, Any]]:
     """Name of the file, and what its check measured."""
-    if target == "onnx":
+    if target in ("onnx", "web"):
         from modeling_easysed.export.to_onnx import FILE_NAME as name
         from modeling_easysed.export.to_onnx import write_onnx
 
@@ -111,7 +121,7 @@ def is_export(folder: Path) -> bool:
     """Whether a folder holds an export and nothing else, so that it may be replaced."""
     try:
         description = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-        ours = {FILE_NAME, *description["files"]}
+        ours = {FILE_NAME, *description["files"], *description.get("page", {}).get("files", [])}
         return description["format"] == FORMAT and {path.name for path in folder.iterdir()} <= ours
     except (OSError, ValueError, KeyError, TypeError):
         return False
