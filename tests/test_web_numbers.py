@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from web_browser import call, packed, page_of_modules
 
 from modeling_easysed import SoundEventDetectionPipeline
@@ -81,32 +80,32 @@ def recording(seed: int, starts: tuple[int, ...] = (0, 160, 320, 480)) -> Record
     views = {}
     for start in starts:
         logits = base + 0.5 * random.standard_normal((passes, 1, 3)) + 0.2 * random.standard_normal((passes, frames, 3))
-        views[start] = torch.from_numpy(logits).float()
+        views[start] = logits.astype(np.float32)
     return RecordingSamples(
         views=views,
-        weights=torch.full((passes,), 1.0 / passes),
-        exit_logits=torch.from_numpy(base + random.standard_normal((2, frames, 3))).float(),
-        embeddings=torch.from_numpy(random.standard_normal((frames, 5))).float(),
+        weights=np.full(passes, 1.0 / passes, np.float32),
+        exit_logits=(base + random.standard_normal((2, frames, 3))).astype(np.float32),
+        embeddings=random.standard_normal((frames, 5)).astype(np.float32),
         frame_exits=np.full(frames, 2),
         frame_samples=FRAME,
         hop_samples=HOP,
         num_samples=(frames - 1) * FRAME + int(random.integers(0, FRAME)),
-        log_mel=torch.from_numpy(random.standard_normal((4 * frames, 6))).float(),
+        log_mel=random.standard_normal((4 * frames, 6)).astype(np.float32),
     )
 
 
 def handed(one: RecordingSamples) -> dict:
     """The same for the page; its views become a Map there."""
     return {
-        "views": [[start, packed(logits.numpy())] for start, logits in one.views.items()],
+        "views": [[start, packed(logits)] for start, logits in one.views.items()],
         "passes": 20,
         "numClasses": 3,
-        "exits": packed(one.exit_logits.numpy()),
+        "exits": packed(one.exit_logits),
         "numExits": 2,
         "frames": len(one.embeddings),
-        "embeddings": packed(one.embeddings.numpy()),
+        "embeddings": packed(one.embeddings),
         "width": 5,
-        "logMel": packed(one.log_mel.numpy()),
+        "logMel": packed(one.log_mel),
         "mels": 6,
         "frameSamples": FRAME,
         "hopSamples": HOP,
@@ -125,7 +124,7 @@ def test_lines_of_random_recordings_are_those_of_python(page, starts, temperatur
                      one=handed(one), temperature=temperature)  # fmt: skip
         assert given["points"] == len(line.probabilities)
         for name, expected in line._asdict().items():
-            assert np.abs(np.array(given[name]) - expected.numpy().ravel()).max() < 1e-5, name
+            assert np.abs(np.array(given[name]) - expected.ravel()).max() < 1e-5, name
 
 
 # ---- decoding --------------------------------------------------------------------------------------------------------
@@ -188,7 +187,7 @@ def test_evidence_of_random_recordings_is_that_of_python(page, starts):
         raw, line = frame_line(one), frame_line(one, np.full(len(one.embeddings), 1.2))
         duration = one.num_samples / RATE
         step_s = (FRAME if len(starts) == 1 else HOP) / RATE
-        boxes = candidate_boxes(raw.probabilities.numpy(), frame_borders(len(raw.total), step_s, duration))
+        boxes = candidate_boxes(raw.probabilities, frame_borders(len(raw.total), step_s, duration))
         mel_std = np.linspace(8, 14, 6).tolist()
         expected = gather_evidence(boxes, one, raw, line, RATE, mel_std)
         given = call(page, "recording evidence", """({ frameLine, gatherEvidence }, { one, boxes, about }) => {

@@ -9,7 +9,7 @@ import soxr
 from web_browser import call, packed, page_of_modules
 
 from modeling_easysed.audio_easysed import AudioError, read_audio
-from modeling_easysed.export.masks import seed_masks
+from modeling_easysed.draws_easysed import seed_masks
 from modeling_easysed.export.to_web import words
 from modeling_easysed.input_easysed import all_warnings
 
