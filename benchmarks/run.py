@@ -3,7 +3,7 @@
     python benchmarks/run.py [--quick] [--out benchmarks/results/speed.json] [--table FILE.md]
 
 Prints milliseconds for 10 s of sound, ratios to CNN14's shape and to the Audio Spectrogram Transformer, and which share
-of the machine's own rate (a large matrix product) a network reaches. `--quick` leaves out compiled networks, exported
+of the machine's own rate (a large matrix product) a network reaches. `--quick` leaves out compiled teachers, exported
 graphs and the training step, and takes six minutes of sound for an hour. Nothing else should run meanwhile."""
 
 import argparse

@@ -83,7 +83,7 @@ def networks(name: str, threads: int, is_quick: bool) -> list[Case]:
         title = f"exit {number}"
         cases.append(Case(f"{title}, PyTorch", partial(student, tensor, exit_index=number), macs))
         cases.append(Case(f"{title}, onnxruntime", partial(only_exit, detector.model, values, number), macs))
-        if not is_quick:
+        if not is_quick and number == pipe.model.num_exits:
             compiled = torch.compile(copy.deepcopy(student))
             cases.append(Case(f"{title}, PyTorch compiled", partial(compiled, tensor, exit_index=number), macs))
     return cases

@@ -45,17 +45,20 @@ class FloorMeter:
         self.scale = 1.0 if mel_std is None else np.asarray(mel_std, np.float32)
         self.num_kept = round(FLOOR_S / hop_s / FLOOR_STEP)
         self.kept: np.ndarray | None = None
+        self._floor_db: np.ndarray | None = None
         self._stop = 0  # number after the newest frame's that was seen
 
     def add(self, log_mel: np.ndarray, first: int) -> None:
         """Frames (frames, mels) from number `first` on, some of which may have been seen."""
         new = log_mel[max(0, self._stop - first) :: FLOOR_STEP]
         both = new if self.kept is None else np.concatenate([self.kept, new])
-        self.kept, self._stop = both[-self.num_kept :], first + len(log_mel)
+        self.kept, self._stop, self._floor_db = both[-self.num_kept :], first + len(log_mel), None
 
     def floor_db(self) -> np.ndarray:
         """(mels,) dB."""
-        return np.quantile(self.kept, FLOOR_QUANTILE, axis=0) * self.scale
+        if self._floor_db is None:
+            self._floor_db = np.quantile(self.kept, FLOOR_QUANTILE, axis=0) * self.scale
+        return self._floor_db
 
 
 class EventFinder:
