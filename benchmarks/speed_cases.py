@@ -38,15 +38,19 @@ class Case:
     macs: int | None = None
 
 
+def ceiling() -> list[Case]:
+    """A matrix product: what the machine can do."""
+    left, right = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
+    return [Case("matrix product", lambda: left @ right, MATRIX**3)]
+
+
 def yardsticks() -> list[Case]:
-    """A matrix product, CNN14's convolutions, the Audio Spectrogram Transformer; random weights."""
+    """CNN14's convolutions and the Audio Spectrogram Transformer; random weights."""
     from transformers import ASTConfig, ASTModel
 
-    left, right = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
     cnn14, ast = Cnn14Shape().eval(), ASTModel(ASTConfig()).eval()
     log_mel, patches = torch.randn(1, 100 * SECONDS + 1, MELS), torch.randn(1, AST_FRAMES, AST_MELS)
     return [
-        Case("matrix product", lambda: left @ right, MATRIX**3),
         Case("CNN14's shape", lambda: cnn14(log_mel), cnn14_macs(100 * SECONDS + 1)),
         Case("AST base", lambda: ast(patches)),
     ]

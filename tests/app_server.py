@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 
 def free_port() -> int:
@@ -28,19 +29,22 @@ def running_app(folder: Path, start_s: float = 180.0, **environment: str) -> Ite
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, env=own, stdout=log, stderr=log)
         try:
-            _wait(f"http://127.0.0.1:{port}/", process, log, time.monotonic() + start_s)
+            wait_for(f"http://127.0.0.1:{port}/", process, start_s, log)
             yield f"http://127.0.0.1:{port}/", process.pid
         finally:
             process.terminate()
             process.wait(30)
 
 
-def _wait(address: str, process: subprocess.Popen, log: object, until: float) -> None:
+def wait_for(address: str, process: subprocess.Popen, start_s: float = 180.0, log: IO[str] | None = None) -> None:
+    """Returns when a server answers; what it wrote into `log` goes into the error where it does not."""
+    until = time.monotonic() + start_s
     while time.monotonic() < until and process.poll() is None:
         try:
             with urllib.request.urlopen(address, timeout=10):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
-    log.seek(0)
-    raise RuntimeError(f"the app did not start: {log.read()[-2000:]}")
+    if log is not None:
+        log.seek(0)
+    raise RuntimeError(f"the app did not start: {'' if log is None else log.read()[-2000:]}")

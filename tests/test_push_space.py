@@ -5,14 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
-from app_server import free_port
+from app_server import free_port, wait_for
 from hub_stand_in import READ_TOKEN, WRITE_TOKEN, HubStandIn
 from huggingface_hub import HfApi
 from tiny import tiny_model
@@ -118,14 +116,3 @@ def test_what_was_published_runs_from_its_own_files(hub, tmp_path):
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-
-
-def wait_for(address: str, process: subprocess.Popen) -> None:
-    until = time.monotonic() + 180
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=10):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
-    raise AssertionError("the published Space did not start")
