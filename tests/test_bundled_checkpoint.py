@@ -40,8 +40,8 @@ def test_config_says_where_the_weights_come_from(name):
     assert config["decoding"]["tuned_on"]["split"] == "validation"
     assert "custom_pipelines" not in config
     names = {path.name for path in folder.iterdir()}
-    documents = {"README.md", "attribution.csv", "reliability.png"}
-    assert names == {*documents, "config.json", "model.safetensors", "preprocessor_config.json"}
+    beside = {"README.md", "attribution.csv", "reliability.png", "graphs"}
+    assert names == {*beside, "config.json", "model.safetensors", "preprocessor_config.json"}
     sizes = [path.stat().st_size for path in folder.parent.rglob("*.safetensors")]
     assert sum(sizes) <= WEIGHTS_LIMIT_BYTES
 

@@ -226,6 +226,28 @@ def test_any_exportable_model_gives_the_events_of_python(browser, runtime, kind,
         next(pages, None)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "exit_index"),
+    [*(("easysed-cnn", number) for number in (1, 2, 3, 4)), *(("easysed-transformer", number) for number in (1, 2, 3))],
+)
+def test_every_exit_gives_the_events_of_python(browser, runtime, data_dir, tmp_path, name, exit_index):
+    folder = export_checkpoint(name, "web", exit_index, tmp_path / "page", runtime).folder
+    pipe, num_events = SoundEventDetectionPipeline.from_pretrained(name, device="cpu"), 0
+    with serving(folder) as address:
+        pages = opened(browser, address)
+        page = next(pages)
+        for scene in SCENES:
+            path = data_dir / "soundscapes" / "audio" / "test" / scene
+            page.locator("#main").evaluate("main => main.replaceChildren()")
+            detect(page, path)
+            given, expected = json.loads(saved(page, tmp_path).read_text()), pipe(path, exit=exit_index)
+            compare({**given, "file": str(path)}, expected)
+            num_events += len(expected.events)
+        next(pages, None)
+    assert num_events > 0
+
+
 def test_a_new_export_replaces_what_a_device_has_kept(browser, folder, runtime, tmp_path):
     copy = tmp_path / "page"
     shutil.copytree(folder, copy)
