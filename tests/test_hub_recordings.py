@@ -291,9 +291,9 @@ def resolve(handler: hub_stand_in._Handler, repo_id: str, revision: str, name: s
 
 
 DATASET_ROUTES = [
-    (method, pattern.replace("/api/models", "/api/datasets"), serve)
+    (method, pattern.replace(hub_stand_in.KIND, "datasets"), serve)
     for method, pattern, serve in hub_stand_in.ROUTES
-    if "/api/models" in pattern and not pattern.endswith("tree/([^/]+)")
+    if hub_stand_in.KIND in pattern and not pattern.endswith("tree/([^/]+)")
 ] + [
     ("GET", f"/api/datasets/{hub_stand_in.REPO}/tree/([^/]+)(?:/(.+))?", tree),
     ("GET|HEAD", f"/datasets/{hub_stand_in.REPO}/resolve/([^/]+)/(.+)", resolve),

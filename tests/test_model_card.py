@@ -417,9 +417,12 @@ def test_the_bundled_checkpoint_renders_from_its_published_results():
 
 
 def test_every_package_is_in_the_wheel():
-    """pyproject names packages one by one, since model_cards lies outside of modeling_easysed."""
+    """pyproject names packages one by one, since model_cards and space lie outside of modeling_easysed."""
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = [path.parent.relative_to(ROOT) for path in (ROOT / "modeling_easysed").rglob("__init__.py")]
-    expected = {".".join(folder.parts) for folder in folders} | {"modeling_easysed.model_cards"}
+    expected = {".".join(folder.parts) for folder in folders} | {
+        "modeling_easysed.model_cards",
+        "modeling_easysed.space",
+    }
     assert set(setuptools["packages"]) == expected
     assert "modeling_easysed.model_cards" in sys.modules
