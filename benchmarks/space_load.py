@@ -1,6 +1,9 @@
 """The app under load: twenty users at once, two hundred bad uploads, and what memory does meanwhile.
 
-    python benchmarks/space_load.py --clips ../shared/data/esc10/audio --out benchmarks/results/space_load.json
+    python benchmarks/space_load.py --clips ../shared/data/esc10/audio --scenes ../shared/data/soundscapes/audio/test \
+        --out benchmarks/results/space_load.json
+
+With --scenes (10 s each) a browser measures first how long a single visitor waits from the upload to the result.
 
 Every user sends other clips and compares what comes back with what the pipeline gives, so that a mixed-up result would
 be seen. Bad uploads are real clips with damaged headers, cut short, of the wrong kind, empty, and too large."""
@@ -8,6 +11,7 @@ be seen. Bad uploads are real clips with damaged headers, cut short, of the wron
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -28,6 +32,7 @@ def main() -> None:
     """Runs both parts and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--scenes", type=Path, metavar="DIR")
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3, help="recordings of every user")
     parser.add_argument("--bad", type=int, default=200)
@@ -37,8 +42,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         uploads = Path(folder) / "uploads"
         with running_app(uploads, EASYSED_MODEL=MODEL) as (address, process):
+            alone = {} if args.scenes is None else single_visitor(address, sorted(args.scenes.glob("*"))[:6])
             memory = [memory_mb(process)]
-            result = {"cpus": os.cpu_count(), **many_users(address, clips, args.users, args.rounds, process, memory)}
+            result = {
+                "cpus": os.cpu_count(),
+                **alone,
+                **many_users(address, clips, args.users, args.rounds, process, memory),
+            }
             result |= bad_uploads(address, clips[0], Path(folder), args.bad)
             memory.append(memory_mb(process))
         result |= {"memory_mb": memory, "files_left_after_stop": sum(path.is_file() for path in uploads.rglob("*"))}
@@ -46,6 +56,28 @@ def main() -> None:
     print(text)
     if args.out is not None:
         args.out.write_text(text + "\n", encoding="utf-8")
+
+
+def single_visitor(address: str, scenes: list[Path]) -> dict[str, dict[str, float]]:
+    """Seconds from an upload to the shown result, 20 passes x 5 shifts: the first after the start, and the others."""
+    from playwright.sync_api import sync_playwright
+
+    waits = []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for scene in scenes:
+            page = browser.new_page()
+            page.goto(address)
+            page.locator("#detect").wait_for()
+            started = time.perf_counter()
+            page.locator("input[type=file]").first.set_input_files(scene)
+            page.locator("#result .verdict").wait_for()
+            waits.append(time.perf_counter() - started)
+            page.close()
+        browser.close()
+    return {
+        "upload_to_result_s": {"first": round(waits[0], 2), "median_of_others": round(float(np.median(waits[1:])), 2)}
+    }
 
 
 def memory_mb(process: int) -> int:
