@@ -4,6 +4,7 @@ import numpy as np
 
 ENVELOPE_COLUMNS = 2000
 BLOCK_SAMPLES = 2**20
+FEW_VALUES = 4
 
 
 class ColumnMaximum:
@@ -41,6 +42,9 @@ class ColumnMaximum:
 def largest_of(arrays: list[np.ndarray], step: int) -> list[np.ndarray]:
     """Of arrays (rows, values) the values where the first is largest in every `step` rows, (columns, values) each."""
     missing = -len(arrays[0]) % step
+    if len(arrays) == 1 and arrays[0].shape[1] <= FEW_VALUES:  # lines of their own are reduced many times faster
+        lines = np.pad(arrays[0].T, ((0, 0), (0, missing)), mode="edge")
+        return [lines.reshape(len(lines), -1, step).max(axis=2).T]
     shaped = [np.pad(one, ((0, missing), (0, 0)), mode="edge").reshape(-1, step, one.shape[1]) for one in arrays]
     if len(shaped) == 1:
         return [shaped[0].max(axis=1)]

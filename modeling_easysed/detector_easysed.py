@@ -26,7 +26,7 @@ from .judging_easysed import Judge
 from .listening_easysed import Listener
 from .long_recordings_easysed import AudioBlocks, Overview, announced_duration, listen_long
 from .receipt_easysed import decoding_id, package_version
-from .recording_easysed import RecordingSamples, frame_line, recording_features, sample_recording
+from .recording_easysed import RecordingSamples, frame_line, mean_probabilities, recording_features, sample_recording
 from .sampling_easysed import Sampling
 from .shifts_easysed import view_starts
 
@@ -174,11 +174,14 @@ class Detector:
     ) -> Overview:
         """What is seen in a recording that was listened to as a whole."""
         extractor = self.feature_extractor
-        raw = line = frame_line(recording)
         envelope = Envelope(len(clip.samples))
         envelope.add(clip.samples)
-        if self.calibration is not None:
+        if self.calibration is None:
+            line = frame_line(recording)
+            raw = line.probabilities
+        else:
             line = frame_line(recording, self.calibration.temperatures(recording.frame_exits))
+            raw = mean_probabilities(recording)
         return Overview(
             found=find_candidates(recording, raw, line, decoding, clip.duration, floor, extractor),
             clip=replace(clip, warnings=all_warnings(clip)),

@@ -81,7 +81,7 @@ class _Measured(NamedTuple):
 def gather_evidence(
     boxes: Sequence[Box],
     recording: RecordingSamples,
-    raw: FrameLine,
+    raw: np.ndarray,
     line: FrameLine,
     sampling_rate: int,
     mel_std: Sequence[float] | None,
@@ -92,7 +92,7 @@ def gather_evidence(
     Args:
         boxes: candidates decoded from `raw`.
         recording: its samples.
-        raw: the line that was decoded.
+        raw: (grid, classes), the probabilities that were decoded.
         line: the line that is shown, after the temperatures; its entropies are reported.
         sampling_rate: Hz of the samples.
         mel_std: dB of one unit of the normalised log-mel frames; None = 1.
@@ -106,7 +106,7 @@ def gather_evidence(
         logits={start / sampling_rate: logits for start, logits in recording.views.items()},
         weights=recording.weights,
         exits=sigmoid(recording.exit_logits),
-        mean=raw.probabilities,
+        mean=raw,
         total=line.total,
         aleatoric=line.aleatoric,
         above_floor=mel_db - (np.quantile(mel_db, FLOOR_QUANTILE, axis=0) if floor_db is None else floor_db),
@@ -168,7 +168,7 @@ def _around(box: Box, measured: _Measured) -> dict[float, np.ndarray]:
 
 def find_candidates(
     recording: RecordingSamples,
-    raw: FrameLine,
+    raw: np.ndarray,
     line: FrameLine,
     decoding: dict[str, Any] | None,
     duration: float,
@@ -183,11 +183,10 @@ def find_candidates(
         duration: seconds of the recording.
         extractor: the front end that its features came from.
     """
-    probabilities = raw.probabilities
     step = recording.frame_samples if len(recording.views) == 1 else recording.hop_samples
-    borders = frame_borders(len(probabilities), step / extractor.sampling_rate, duration)
-    floors = np.broadcast_to(floor, probabilities.shape[1])
-    boxes = [box for box in candidate_boxes(probabilities, borders, decoding) if box.score > floors[box.class_index]]
+    borders = frame_borders(len(raw), step / extractor.sampling_rate, duration)
+    floors = np.broadcast_to(floor, raw.shape[1])
+    boxes = [box for box in candidate_boxes(raw, borders, decoding) if box.score > floors[box.class_index]]
     return gather_evidence(boxes, recording, raw, line, extractor.sampling_rate, extractor.mel_std)
 
 

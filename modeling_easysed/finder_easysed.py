@@ -88,7 +88,7 @@ class EventFinder:
             self._set_up(heard)
         stride = heard.recording.frame_samples // heard.recording.hop_samples
         self.floor.add(heard.recording.log_mel, heard.first * stride)
-        values = heard.raw.probabilities
+        values = heard.raw
         quiet = quiet_frames(values, self.point_s, self.silence_s)
         found = []
         for index in range(values.shape[1]):
@@ -97,7 +97,7 @@ class EventFinder:
         return sorted(found, key=lambda one: one.box)
 
     def _set_up(self, heard: Heard) -> None:
-        num_classes = heard.raw.probabilities.shape[1]
+        num_classes = heard.raw.shape[1]
         self.starts = np.zeros(num_classes, dtype=np.int64)
         self.parameters = class_parameters(self.decoding, num_classes)
         self.floors = np.broadcast_to(self.floors, num_classes)
@@ -157,7 +157,7 @@ class EventFinder:
         low, high = max(start - PADDING_POINTS, heard.first_point), min(stop + PADDING_POINTS, heard.num_points)
         values = np.zeros((high - low, 1))
         inside = slice(start - heard.first_point, stop - heard.first_point)
-        values[start - low : stop - low, 0] = heard.raw.probabilities[inside, index]
+        values[start - low : stop - low, 0] = heard.raw[inside, index]
         borders = (np.arange(low, high + 1) - 0.5) * self.point_s
         if low == 0:
             borders[0] = 0.0

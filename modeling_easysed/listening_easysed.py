@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .recording_easysed import FrameLine, RecordingSamples, frame_line, window_sizes
+from .recording_easysed import FrameLine, RecordingSamples, frame_line, mean_probabilities, window_sizes
 from .sampling_easysed import Sampling, WindowSamples, network_of, sample_window
 from .shifts_easysed import view_starts
 
@@ -74,14 +74,15 @@ class Heard:
     Attributes:
         first: number of the oldest output frame that is kept.
         recording: its samples, with time 0 at that frame; None before the first window.
-        raw, line: without and with temperatures; point k lies at `first_point` + k grid steps.
+        raw: probabilities without temperatures; line: with them. Point k lies at `first_point` + k grid steps.
         num_points: points of the grid that are known, forgotten ones included.
     """
 
     def __init__(self, temperatures: Temperatures | None = None) -> None:
         self.temperatures, self.first, self.num_points = temperatures, 0, 0
         self.recording: RecordingSamples | None = None
-        self.raw = self.line = FrameLine(*(np.zeros((0, 0), np.float32) for _ in range(4)))
+        self.raw = np.zeros((0, 0), np.float32)
+        self.line = FrameLine(*(np.zeros((0, 0), np.float32) for _ in range(4)))
 
     @property
     def points_per_frame(self) -> int:
@@ -111,12 +112,10 @@ class Heard:
         begin = max(self.num_points // per_frame - 1, self.first)
         recent = self._from(begin - self.first, (stop - 1) * step - begin * frame_samples)
         skip = self.num_points - begin * per_frame
-        raw = frame_line(recent)
-        line = raw if self.temperatures is None else frame_line(recent, self.temperatures(recent.frame_exits))
-        self.raw, self.line = (
-            FrameLine(*(np.concatenate([a, b[skip:]]) if len(a) else b[skip:] for a, b in zip(old, grown, strict=True)))
-            for old, grown in ((self.raw, raw), (self.line, line))
-        )
+        line = frame_line(recent, None if self.temperatures is None else self.temperatures(recent.frame_exits))
+        raw = line.probabilities if self.temperatures is None else mean_probabilities(recent)
+        self.raw = _longer(self.raw, raw[skip:])
+        self.line = FrameLine(*(_longer(a, b[skip:]) for a, b in zip(self.line, line, strict=True)))
         self.num_points = stop
 
     def _views(self) -> list[tuple[int, np.ndarray]]:
@@ -152,8 +151,13 @@ class Heard:
             log_mel=kept.log_mel[dropped * stride :].copy(),
         )
         points = dropped * self.points_per_frame
-        self.raw, self.line = (FrameLine(*(own[points:].copy() for own in one)) for one in (self.raw, self.line))
+        self.raw = self.raw[points:].copy()
+        self.line = FrameLine(*(own[points:].copy() for own in self.line))
         self.first += dropped
+
+
+def _longer(known: np.ndarray, new: np.ndarray) -> np.ndarray:
+    return np.concatenate([known, new]) if len(known) else new
 
 
 def _joined(before: RecordingSamples, new: RecordingSamples) -> RecordingSamples:

@@ -166,6 +166,17 @@ def _frame_exits(pieces: list[WindowSamples], windows: list[Window], context: in
     return join_windows(columns, windows, context, stride)[:, 0]
 
 
+def mean_probabilities(recording: RecordingSamples) -> np.ndarray:
+    """`frame_line(recording).probabilities`, (grid, classes), without what else that computes."""
+    means = {}
+    for start, logits in recording.views.items():
+        parts = [np.tensordot(recording.weights, sigmoid(logits[:, part]), 1) for part in _chunks(logits.shape[-2])]
+        means[start] = np.concatenate(parts)
+    if len(means) > 1:
+        return np.clip(average_views(means, recording.frame_samples, recording.grid()), 0.0, 1.0)
+    return np.clip(means[0], 0.0, 1.0)
+
+
 def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = None) -> FrameLine:
     """Mean probability and entropies of all samples and views on the common line.
 
@@ -179,7 +190,7 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
         divisor = np.ones(num_frames, np.float32) if temperatures is None else temperatures.astype(np.float32)
         pieces = [
             _means_over_samples(logits[:, part] / divisor[:num_frames][part, None], recording.weights)
-            for part in (slice(first, first + CHUNK_FRAMES) for first in range(0, num_frames, CHUNK_FRAMES))
+            for part in _chunks(num_frames)
         ]
         means[start], entropies[start], spreads[start] = (np.concatenate(one) for one in zip(*pieces, strict=True))
     times = recording.grid()
@@ -192,6 +203,10 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
     probabilities = np.clip(probabilities, 0.0, 1.0)
     total = -sum(one * np.log(np.where(one > 0, one, 1)) for one in (probabilities, 1 - probabilities))
     return FrameLine(probabilities, total, np.minimum(aleatoric, total), spread)
+
+
+def _chunks(num_frames: int) -> list[slice]:
+    return [slice(first, first + CHUNK_FRAMES) for first in range(0, num_frames, CHUNK_FRAMES)]
 
 
 def _means_over_samples(logits: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -208,6 +223,7 @@ __all__ = [
     "Progress",
     "RecordingSamples",
     "frame_line",
+    "mean_probabilities",
     "recording_features",
     "sample_recording",
     "window_sizes",

@@ -73,7 +73,7 @@ def make_recording(views: dict[int, np.ndarray], **changes) -> RecordingSamples:
 
 def evidence_of(box: Box, recording: RecordingSamples, mel_std=None) -> Evidence:
     line = frame_line(recording)
-    return gather_evidence([box], recording, line, line, RATE, mel_std)[0]
+    return gather_evidence([box], recording, line.probabilities, line, RATE, mel_std)[0]
 
 
 DISTANCE = np.log(0.8 / 0.2) - np.log(0.6 / 0.4)  # of the levels 0.8 and 0.6, logits
@@ -96,7 +96,7 @@ def test_frames_inside_are_those_whose_centre_is():
 def test_no_candidate_no_evidence():
     recording = make_recording({0: flat(0.5)})
     line = frame_line(recording)
-    assert gather_evidence([], recording, line, line, RATE, None) == []
+    assert gather_evidence([], recording, line.probabilities, line, RATE, None) == []
 
 
 # ---- levels ----------------------------------------------------------------------------------------------------------
@@ -164,7 +164,9 @@ def test_entropies_and_embedding_are_means_inside(starts):
     total, aleatoric = np.full_like(raw.total, 0.9), np.full_like(raw.total, 0.1)
     inside = frames_inside(MIDDLE, 0.0, 0.04 if len(starts) == 1 else 0.01, len(total))
     total[inside, 0], aleatoric[inside, 0] = 0.5, 0.3
-    found = gather_evidence([MIDDLE], recording, raw, FrameLine(raw.probabilities, total, aleatoric), RATE, None)[0]
+    found = gather_evidence(
+        [MIDDLE], recording, raw.probabilities, FrameLine(raw.probabilities, total, aleatoric), RATE, None
+    )[0]
     assert (found.total, found.aleatoric, found.epistemic) == pytest.approx((0.5, 0.3, 0.2))
     assert found.embedding == pytest.approx([25.0])
 
@@ -225,11 +227,11 @@ def test_candidates_are_the_decoded_boxes_above_the_floor(starts):
     values[:, 5:15, 0], values[:, 30:45, 0], values[:, 20:40, 1] = 0.9, 0.2, 0.6
     recording = make_recording({start: logit(values) for start in starts})
     line, extractor = frame_line(recording), EasySEDFeatureExtractor(feature_size=32)
-    found = find_candidates(recording, line, line, None, 2.0, 0.3, extractor)
+    found = find_candidates(recording, line.probabilities, line, None, 2.0, 0.3, extractor)
     probabilities = line.probabilities
     borders = frame_borders(len(probabilities), 0.04 if len(starts) == 1 else 0.01, 2.0)
     expected = [box for box in candidate_boxes(probabilities, borders) if box.score > 0.3]
     assert [one.box for one in found] == expected
     assert [box.class_index for box in expected] == [0, 1]
-    everything = find_candidates(recording, line, line, None, 2.0, 0.0, extractor)
+    everything = find_candidates(recording, line.probabilities, line, None, 2.0, 0.0, extractor)
     assert sorted(one.box.score for one in everything) == pytest.approx([0.2, 0.6, 0.9], abs=0.01)

@@ -70,7 +70,7 @@ def found_in_blocks(
 def found_at_once(logits: np.ndarray, floor: float = 0.1, shifts: tuple[int, ...] = (0,)) -> list[Evidence]:
     recording = recording_of(logits, 0, logits.shape[1], shifts)
     line = frame_line(recording)
-    return find_candidates(recording, line, line, None, recording.num_samples / RATE, floor, EXTRACTOR)
+    return find_candidates(recording, line.probabilities, line, None, recording.num_samples / RATE, floor, EXTRACTOR)
 
 
 @pytest.mark.parametrize("shifts", [(0,), (0, 160, 320)])

@@ -62,7 +62,8 @@ def test_blocks_give_what_the_whole_gives(backbone, method, shifts, duration_s):
     for name in ("exit_logits", "embeddings", "log_mel"):
         assert np.allclose(getattr(heard.recording, name), getattr(whole, name), atol=1e-3, equal_nan=True)
     assert heard.recording.frame_exits.tolist() == whole.frame_exits.tolist()
-    for own, expected in zip(heard.raw, line, strict=True):
+    assert np.allclose(heard.raw, line.probabilities, atol=1e-4)
+    for own, expected in zip(heard.line, line, strict=True):
         assert np.allclose(own, expected, atol=1e-4)
 
 
@@ -75,11 +76,11 @@ def test_frames_may_be_forgotten_on_the_way():
         listener.push(block)
         heard = listener.heard
         if heard.recording is not None:
-            points += heard.raw.probabilities[len(points) - heard.first_point :].tolist()
+            points += heard.raw[len(points) - heard.first_point :].tolist()
             heard.forget(heard.num_points)
             longest = max(longest, len(heard.recording.frame_exits))
     listener.finish()
-    points += listener.heard.raw.probabilities[len(points) - listener.heard.first_point :].tolist()
+    points += listener.heard.raw[len(points) - listener.heard.first_point :].tolist()
     assert np.allclose(np.array(points), line.probabilities, atol=1e-4)
     assert longest < 20
 
@@ -93,7 +94,7 @@ def test_temperatures_divide_the_logits_of_their_exit():
     listener.finish()
     expected = frame_line(whole, np.full(len(whole.frame_exits), 2.0))
     assert np.allclose(listener.heard.line.probabilities, expected.probabilities, atol=1e-4)
-    assert np.allclose(listener.heard.raw.probabilities, frame_line(whole).probabilities, atol=1e-4)
+    assert np.allclose(listener.heard.raw, frame_line(whole).probabilities, atol=1e-4)
 
 
 def test_nothing_pushed_is_an_error():

@@ -189,7 +189,7 @@ def test_evidence_of_random_recordings_is_that_of_python(page, starts):
         step_s = (FRAME if len(starts) == 1 else HOP) / RATE
         boxes = candidate_boxes(raw.probabilities, frame_borders(len(raw.total), step_s, duration))
         mel_std = np.linspace(8, 14, 6).tolist()
-        expected = gather_evidence(boxes, one, raw, line, RATE, mel_std)
+        expected = gather_evidence(boxes, one, raw.probabilities, line, RATE, mel_std)
         given = call(page, "recording evidence", """({ frameLine, gatherEvidence }, { one, boxes, about }) => {
             const recording = { ...one, views: new Map(one.views) };
             return gatherEvidence(boxes, recording, frameLine(recording), frameLine(recording, 1.2), about);

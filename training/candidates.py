@@ -128,9 +128,9 @@ def collect_candidates(
             features = recording_features(extractor, samples)
             for one in settings:
                 recording = sample_setting(model, extractor, samples, features, one, doubt_limits)
-                raw = frame_line(recording)
+                line = frame_line(recording)
                 decoding = decoding_for_exit(model.config.decoding, one[0] if one[0] > 0 else model.num_exits)
-                evidence = find_candidates(recording, raw, raw, decoding, duration, FLOOR, extractor)
+                evidence = find_candidates(recording, line.probabilities, line, decoding, duration, FLOOR, extractor)
                 found[one].evidence += evidence
                 found[one].truth += judge_boxes([each.box for each in evidence], references.get(name, []), classes)
                 found[one].frame_exits.append(recording.frame_exits)

@@ -104,9 +104,9 @@ def collect_new_candidates(
                 if one[0] < first:
                     continue
                 recording = sample_setting(model, extractor, scene.samples, features, one, None)
-                raw = frame_line(recording)
+                line = frame_line(recording)
                 decoding = decoding_for_exit(config.decoding, one[0])
-                evidence = find_candidates(recording, raw, raw, decoding, SCENE_S, floor, extractor)
+                evidence = find_candidates(recording, line.probabilities, line, decoding, SCENE_S, floor, extractor)
                 found[one].evidence += evidence
                 found[one].truth += judge_boxes([each.box for each in evidence], scene.events, classes)
                 rows[one] += [number] * len(evidence)

@@ -22,7 +22,14 @@ from modeling_easysed.app.catalogue import Entry
 from modeling_easysed.audio_easysed import resampler_of_blocks
 from modeling_easysed.detection_easysed import Event
 from modeling_easysed.evidence_easysed import find_candidates
-from modeling_easysed.recording_easysed import FrameLine, RecordingSamples, frame_line, sample_recording, window_sizes
+from modeling_easysed.recording_easysed import (
+    FrameLine,
+    RecordingSamples,
+    frame_line,
+    mean_probabilities,
+    sample_recording,
+    window_sizes,
+)
 from modeling_easysed.stream_easysed import EventStream
 
 MAX_SESSIONS, MAX_SECONDS = 4, 600.0
@@ -109,7 +116,7 @@ class LiveSession:
         extractor = pipe.feature_extractor
         recording = sample_recording(pipe.model, extractor, self.recent, self.settings.sampling, 0, exit_index=number)
         temperatures = None if pipe.calibration is None else pipe.calibration.temperatures(recording.frame_exits)
-        raw, line = frame_line(recording), frame_line(recording, temperatures)
+        raw, line = mean_probabilities(recording), frame_line(recording, temperatures)
         num_sent = min(len(line.probabilities), round(SENT_S * self.rate / self.frame_samples))
         middle, reach = line.probabilities[-num_sent:], BAND_DEVIATIONS * line.spread[-num_sent:]
         shown = np.flatnonzero(middle.max(axis=0) >= 0.02)
@@ -128,7 +135,7 @@ class LiveSession:
             "soon": self._soon(recording, raw, line),
         }
 
-    def _soon(self, recording: RecordingSamples, raw: FrameLine, line: FrameLine) -> list[dict[str, Any]]:
+    def _soon(self, recording: RecordingSamples, raw: np.ndarray, line: FrameLine) -> list[dict[str, Any]]:
         """Events of the last seconds as they stand now, without those that were told and those not believed."""
         pipe, duration = self.pipe, len(self.recent) / self.rate
         decoding, floor = pipe.decoding(self.settings.exit), self.judge.floor
