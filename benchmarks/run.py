@@ -143,6 +143,12 @@ def markdown(result: dict[str, Any]) -> list[str]:
         for name, one in cases.items():
             share = f"{100 * one['macs'] / one['ms'] / rate['1']:.0f} %" if "macs" in one else ""
             lines.append(f"| {group}: {name} | {one['ms']:g} | {result['cases']['2'][group][name]['ms']:g} | {share} |")
+    lines += [
+        "",
+        "| part of a trusted detection, 1 thread, onnxruntime | exit 1, ms | exit 4, ms |",
+        "| --- | --- | --- |",
+    ]
+    lines += [f"| {name} | {ms:g} | {result['parts']['4'][name]:g} |" for name, ms in result["parts"]["1"].items()]
     lines += ["", "| command, 1 thread | seconds | peak MB |", "| --- | --- | --- |"]
     lines += [f"| `{name}` | {one['seconds']:g} | {one['peak_mb']:g} |" for name, one in result["starts"].items()]
     lines += ["", f"| {result['minutes']:g} minutes of stereo FLAC, 2 threads | seconds | times real time | peak MB |"]
@@ -166,6 +172,7 @@ def main() -> int:
     repeats = 5 if arguments.quick else arguments.repeats
     result: dict[str, Any] = {"machine": speed_commands.describe_machine()}
     result["cases"] = measure_all(arguments.quick, repeats)
+    result["parts"] = {str(exit): speed_cases.parts("easysed-cnn", exit, repeats) for exit in (1, 4)}
     result |= commands(arguments.data, arguments.quick)
     result["ratios"] = ratios(result["cases"], result)
     if not arguments.quick:

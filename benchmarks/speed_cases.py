@@ -4,6 +4,8 @@ A case is something to call again and again. Cases of one group take turns, so t
 
 import copy
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from network_speed import Cnn14Shape
+from throughput import timed
 from trust_cost import recording
 
-from modeling_easysed import BUNDLED_CHECKPOINTS, SoundEventDetectionPipeline
+from modeling_easysed import BUNDLED_CHECKPOINTS, SoundEventDetectionPipeline, detector_easysed
 from modeling_easysed.costs import exit_costs
 from modeling_easysed.decoding_easysed import candidate_boxes, frame_borders
 from modeling_easysed.export.graph import ExportGraph
@@ -164,6 +167,38 @@ def detections(name: str, threads: int) -> list[Case]:
                 run = partial(detector, source, exit=number, **settings)
                 cases.append(Case(f"exit {number}, {title}, {runtime}", run))
     return cases
+
+
+PARTS = {  # functions that detector_easysed calls; the rest is judging, envelopes and the like
+    "features": ("recording_features",),
+    "network and passes": ("sample_recording",),
+    "means, entropies and spread": ("frame_line", "mean_probabilities"),
+    "decoding and evidence": ("find_candidates",),
+    "checks of the audio": ("read_audio", "all_warnings"),
+}
+
+
+def parts(name: str, exit_index: int, repeats: int) -> dict[str, float]:
+    """Mean milliseconds of the parts of a trusted detection on onnxruntime, one thread."""
+    _, detector = detectors(name, 1)
+    source, spent, originals = recording(SECONDS, RATE), Counter(), {}
+    run = partial(detector, source, exit=exit_index, **TRUSTED)
+    for _ in range(3):
+        run()  # warms caches up
+    for part, names in PARTS.items():
+        for own in names:
+            originals[own] = getattr(detector_easysed, own)
+            setattr(detector_easysed, own, timed(originals[own], spent, part))
+    try:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            run()
+        total = time.perf_counter() - start
+    finally:
+        for own, original in originals.items():
+            setattr(detector_easysed, own, original)
+    found = {part: round(1000 * spent[part] / repeats, 2) for part in PARTS}
+    return {**found, "the rest": round(1000 * total / repeats - sum(found.values()), 2)}
 
 
 def decodings() -> list[Case]:
