@@ -5,7 +5,6 @@ A case is something to call again and again. Cases of one group take turns, so t
 import copy
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from network_speed import Cnn14Shape
-from throughput import timed
+from throughput import watched
 from trust_cost import recording
 
-from modeling_easysed import BUNDLED_CHECKPOINTS, SoundEventDetectionPipeline, detector_easysed
+from modeling_easysed import BUNDLED_CHECKPOINTS, SoundEventDetectionPipeline
 from modeling_easysed.costs import exit_costs
 from modeling_easysed.decoding_easysed import candidate_boxes, frame_borders
 from modeling_easysed.export.graph import ExportGraph
@@ -181,22 +180,15 @@ PARTS = {  # functions that detector_easysed calls; the rest is judging, envelop
 def parts(name: str, exit_index: int, repeats: int) -> dict[str, float]:
     """Mean milliseconds of the parts of a trusted detection on onnxruntime, one thread."""
     _, detector = detectors(name, 1)
-    source, spent, originals = recording(SECONDS, RATE), Counter(), {}
+    source = recording(SECONDS, RATE)
     run = partial(detector, source, exit=exit_index, **TRUSTED)
     for _ in range(3):
         run()  # warms caches up
-    for part, names in PARTS.items():
-        for own in names:
-            originals[own] = getattr(detector_easysed, own)
-            setattr(detector_easysed, own, timed(originals[own], spent, part))
-    try:
+    with watched(PARTS) as spent:
         start = time.perf_counter()
         for _ in range(repeats):
             run()
         total = time.perf_counter() - start
-    finally:
-        for own, original in originals.items():
-            setattr(detector_easysed, own, original)
     found = {part: round(1000 * spent[part] / repeats, 2) for part in PARTS}
     return {**found, "the rest": round(1000 * total / repeats - sum(found.values()), 2)}
 

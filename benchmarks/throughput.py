@@ -7,13 +7,14 @@ start and loading included, plain and with 20 passes x 5 shifts, by one and two 
 one process."""
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,20 +63,27 @@ def shares(path: Path, model: str, settings: dict[str, Any]) -> dict[str, float]
     with tempfile.NamedTemporaryFile(suffix=".flac") as file:
         soundfile.write(file.name, samples, rate)
         pipe(file.name, **settings)  # warms up
-        spent, originals = Counter(), {}
-        for stage, names in STAGES.items():
-            for name in names:
-                originals[name] = getattr(detector_easysed, name)
-                setattr(detector_easysed, name, timed(originals[name], spent, stage))
-        try:
+        with watched(STAGES) as spent:
             start = time.perf_counter()
             pipe(file.name, **settings)
             total = time.perf_counter() - start
-        finally:
-            for name, original in originals.items():
-                setattr(detector_easysed, name, original)
     found = {stage: round(spent[stage] / total, 3) for stage in STAGES}
     return {**found, "everything else": round(1 - sum(found.values()), 3), "times real time": round(300 / total, 1)}
+
+
+@contextlib.contextmanager
+def watched(stages: dict[str, tuple[str, ...]]) -> Iterator[Counter]:
+    """Seconds that the functions of every stage take inside; they are those that detector_easysed calls."""
+    spent, originals = Counter(), {}
+    for stage, names in stages.items():
+        for name in names:
+            originals[name] = getattr(detector_easysed, name)
+            setattr(detector_easysed, name, timed(originals[name], spent, stage))
+    try:
+        yield spent
+    finally:
+        for name, original in originals.items():
+            setattr(detector_easysed, name, original)
 
 
 def timed(function: Callable, spent: Counter, stage: str) -> Callable:
