@@ -43,6 +43,14 @@ def check_complete(name: str, results: dict[str, Any]) -> None:
         )
 
 
+def rows_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{exit: its cost}; all exits together cost what the deepest costs with all heads."""
+    rows = {str(cost["exit"]): cost for cost in results["costs"]}
+    if "ensemble" in results["runs"][0]["exits"]:
+        rows["ensemble"] = results["costs"][-1]
+    return rows
+
+
 def accuracy_table(groups: dict[str, dict[str, Any]]) -> list[str]:
     """One row per group and exit: parameters, MACs, accuracy of every view."""
     lines = [
@@ -50,24 +58,25 @@ def accuracy_table(groups: dict[str, dict[str, Any]]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, results in groups.items():
-        for cost in results["costs"]:
-            cells = [mean_and_spread(accuracies(results, str(cost["exit"]), view)) for view in VIEWS]
+        for exit_name, cost in rows_of(results).items():
+            cells = [mean_and_spread(accuracies(results, exit_name, view)) for view in VIEWS]
             size = f"{cost['parameters']:,} | {cost['macs_per_10_s'] / 1e6:.0f}"
-            lines.append(f"| {name} | {cost['exit']} | {size} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name} | {exit_name} | {size} | " + " | ".join(cells) + " |")
     return lines
 
 
 def paired_rows(first: dict[str, Any], second: dict[str, Any], title: str) -> list[str]:
     """One row per exit, and one for the mean over exits: second less first, paired by seed and fold."""
     rows, by_run = [], {}
-    for cost in first["costs"]:
-        one, other = (accuracies(results, str(cost["exit"]), "plain") for results in (first, second))
+    for exit_name in rows_of(first):
+        one, other = (accuracies(results, exit_name, "plain") for results in (first, second))
         if one.keys() != other.keys():
             raise ValueError(f"{title}: both must hold the same seeds and folds, got {len(one)} and {len(other)} runs")
         differences = {run: other[run] - one[run] for run in one}
-        for run, value in differences.items():
-            by_run.setdefault(run, []).append(value)
-        rows.append(f"| {title} | {cost['exit']} | {interval(list(differences.values()))} |")
+        if exit_name != "ensemble":
+            for run, value in differences.items():
+                by_run.setdefault(run, []).append(value)
+        rows.append(f"| {title} | {exit_name} | {interval(list(differences.values()))} |")
     means = [statistics.mean(values) for values in by_run.values()]
     return [*rows, f"| {title} | mean of all | {interval(means)} |"]
 

@@ -71,7 +71,7 @@ def test_two_folds_are_learned_and_not_trained_twice(monkeypatch, tmp_path, data
     results = json.loads(out.read_text())
     assert [(r["seed"], r["fold"]) for r in results["runs"]] == [(0, "1"), (0, "4")]
     for one in results["runs"]:
-        assert one["exits"].keys() == {"1", "2", "3"}
+        assert one["exits"].keys() == {"1", "2", "3", "ensemble"}
         assert {view: scores["accuracy"] for view, scores in one["exits"]["3"].items()} == {
             "plain": 1.0,
             "mc": 1.0,
@@ -102,10 +102,37 @@ def test_the_held_out_fold_is_never_trained_on(monkeypatch, tmp_path, data):
 
 def test_same_seed_same_network(data):
     settings = crossvalidate.Settings(**{**SETTINGS, "steps": 3, "clips": str(data)})
-    by_fold, labels = crossvalidate.banks(settings)
-    fold = crossvalidate.Fold("1", 0, by_fold["2"] + by_fold["3"], by_fold["1"], labels)
+    work = crossvalidate.SideBySide(settings, num_workers=1)
+    work.prepare()
+    fold = crossvalidate.Fold("1", 0, work.by_fold["2"] + work.by_fold["3"], work.by_fold["1"], work.labels)
     first, second = (crossvalidate.train_network(settings, fold)[0].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_side_by_side_as_one_after_the_other(monkeypatch, tmp_path, data):
+    monkeypatch.setattr(crossvalidate, "CLIPS_PER_PART", 1)
+    config = {**SETTINGS, "steps": 3, "recipe": {**SETTINGS["recipe"], "num_variants": 2}}
+    monkeypatch.setitem(SETTINGS, "steps", config["steps"])
+    monkeypatch.setitem(SETTINGS, "recipe", config["recipe"])
+    results = []
+    for workers in ("1", "3"):
+        out = tmp_path / f"{workers}.json"
+        assert run(monkeypatch, data, out, "--seeds", "0,1", "--folds", "1,2", "--workers", workers) == 0
+        results.append(json.loads(out.read_text())["runs"])
+        for one in results[-1]:
+            one.pop("seconds")
+    assert len(results[0]) == 4 and results[0] == results[1]
+
+
+def test_no_workers_is_an_error(monkeypatch, tmp_path, data, capsys):
+    assert run(monkeypatch, data, tmp_path / "results.json", "--workers", "0") == 2
+    assert capsys.readouterr().err == "crossvalidate.py: error: --workers must be at least 1, got 0\n"
+
+
+def test_the_ensemble_is_the_mean_of_the_exits():
+    probabilities = torch.tensor([[[0.9, 0.1]], [[0.2, 0.8]]])
+    result = crossvalidate.scores({"plain": probabilities}, torch.tensor([0]))
+    assert result["ensemble"]["plain"] == pytest.approx({"accuracy": 1.0, "nll": -np.log(0.55)}, abs=1e-6)
 
 
 def test_shifts_keep_the_length_and_fill_with_silence():

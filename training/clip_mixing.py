@@ -62,14 +62,20 @@ class BankedClip:
 
 
 def build_bank(
-    clips: Sequence[Clip], labels: list[str], extractor: EasySEDFeatureExtractor, recipe: ClipRecipe, seed: int
+    clips: Sequence[Clip],
+    labels: list[str],
+    extractor: EasySEDFeatureExtractor,
+    recipe: ClipRecipe,
+    seed: int,
+    first: int = 0,
 ) -> list[BankedClip]:
     """Features of all variants of all clips; the first variant of a clip is the clip itself.
 
-    Half precision: the rounding, at most 0.05 dB, is far below what augmentation does.
+    `first` is the number of the first clip. Seed and number decide a clip's variants, so that a list may be made in
+    parts. Half precision: the rounding, at most 0.05 dB, is far below what augmentation does.
     """
     bank, making = [], Recipe(**recipe.variants)
-    for number, clip in enumerate(tqdm(clips, desc="computing features", disable=not sys.stderr.isatty())):
+    for number, clip in enumerate(tqdm(clips, desc="computing features", disable=not sys.stderr.isatty()), first):
         rng = np.random.default_rng([seed, 11, number])
         variants = [clip.samples]
         variants += [random_variant(clip.samples, making, rng) for _ in range(recipe.num_variants - 1)]

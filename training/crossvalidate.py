@@ -3,15 +3,20 @@
     python training/crossvalidate.py --config training/configs/esc10_cnn.yaml --out runs/esc10_cnn.json [--seeds 0,1,2]
 
 Each (seed, fold) trains a network from scratch on the other four folds and classifies the held-out one: plain, with
-Monte Carlo passes and with time shifts. What is in --out already is not trained again."""
+Monte Carlo passes and with time shifts, every exit and all exits together. What is in --out already is not trained
+again. On a GPU where there is one; `--workers 8` trains eight networks side by side, each on a core of its own."""
 
 import argparse
 import copy
 import json
+import multiprocessing
+import pickle
 import statistics
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,8 @@ FOLDS = ("1", "2", "3", "4", "5")
 SHIFTS_S = (-0.06, -0.03, 0.0, 0.03, 0.06)
 PASSES = 20
 EVALUATION_BATCH = 20
+CLIPS_PER_PART = 10
+ENSEMBLE = "ensemble"  # the mean of all exits' probabilities
 
 
 @dataclass
@@ -78,19 +85,21 @@ def train_network(
     extractor = EasySEDFeatureExtractor(**settings.features, **mean_and_deviation(fold.train))
     torch.manual_seed(1000 * fold.seed + int(fold.name))
     config = EasySEDConfig(**settings.model, id2label=dict(enumerate(fold.labels)))
-    model = EasySEDForSoundEventDetection(config)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = EasySEDForSoundEventDetection(config).to(device)
     average = AveragedWeights(model, settings.ema_decay)
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
     schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, settings.steps)
     recipe, start = ClipRecipe(**settings.recipe), time.monotonic()
-    bf16 = has_bf16(torch.device("cpu"))
+    bf16 = has_bf16(device)
     for step in tqdm(range(settings.steps), desc=f"seed {fold.seed} fold {fold.name}", disable=not sys.stderr.isatty()):
         first = step * settings.batch_size
         rngs = [np.random.default_rng([fold.seed, int(fold.name), 12, first + i]) for i in range(settings.batch_size)]
         batch = mix_batch(fold.train, len(fold.labels), recipe, config.frame_stride, rngs)
         model.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            output = model(extractor.normalize(batch[0]), labels=batch[1], frame_labels=batch[2])
+        features, labels, frame_labels = (part.to(device) for part in (extractor.normalize(batch[0]), *batch[1:]))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            output = model(features, labels=labels, frame_labels=frame_labels)
         output.loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient_norm)
         optimizer.step()
@@ -115,7 +124,7 @@ def classify(
     recordings = [np.pad(clip.samples, (0, longest - len(clip.samples))) for clip in test]
     for shift_s in SHIFTS_S:
         shifted = [shift_samples(samples, round(shift_s * extractor.sampling_rate)) for samples in recordings]
-        features = extractor.normalize(extractor.log_mel(torch.from_numpy(np.stack(shifted))))
+        features = extractor.normalize(extractor.log_mel(torch.from_numpy(np.stack(shifted)))).to(model.device)
         plain, passes = [], []
         for part in features.split(EVALUATION_BATCH):
             plain.append(model(part).exit_logits)
@@ -123,8 +132,8 @@ def classify(
             drawn = [model.monte_carlo(part, passes=PASSES, seed=0, exit_index=index).logits for index in exits]
             # exits x (passes, batch, classes)
             passes.append(torch.stack(drawn).softmax(-1).mean(1))
-        views["plain"].append(torch.cat(plain, 1).softmax(-1))
-        views["mc"].append(torch.cat(passes, 1))
+        views["plain"].append(torch.cat(plain, 1).softmax(-1).cpu())
+        views["mc"].append(torch.cat(passes, 1).cpu())
     middle = SHIFTS_S.index(0.0)
     single = {name: parts[middle] for name, parts in views.items()}
     averaged = {name: torch.stack(parts).mean(0) for name, parts in views.items()}
@@ -145,9 +154,10 @@ def scores(probabilities: dict[str, torch.Tensor], truth: torch.Tensor) -> dict[
     """{exit: {view: {"accuracy", "nll"}}} of (exits, clips, classes) against class indices (clips,)."""
     result: dict[str, dict[str, dict[str, float]]] = {}
     for view, exits in probabilities.items():
-        for index, values in enumerate(exits):
+        named = {str(index + 1): values for index, values in enumerate(exits)} | {ENSEMBLE: exits.mean(0)}
+        for name, values in named.items():
             right = values[torch.arange(len(truth)), truth].clamp_min(1e-9)
-            result.setdefault(str(index + 1), {})[view] = {
+            result.setdefault(name, {})[view] = {
                 "accuracy": (values.argmax(-1) == truth).double().mean().item(),
                 "nll": -right.log().mean().item(),
             }
@@ -179,7 +189,7 @@ def wrong_clips(probabilities: torch.Tensor, fold: Fold) -> dict[str, str]:
 
 
 def summary(runs: list[dict[str, Any]]) -> list[str]:
-    """One line per exit: mean accuracy over all runs, standard deviation over the seeds' five-fold means."""
+    """One line per exit and one for all: mean accuracy of all runs, deviation over the seeds' five-fold means."""
     lines = []
     for index in runs[0]["exits"]:
         cells = []
@@ -190,7 +200,8 @@ def summary(runs: list[dict[str, Any]]) -> list[str]:
             means = [statistics.mean(values) for values in by_seed.values()]
             spread = statistics.stdev(means) if len(means) > 1 else float("nan")
             cells.append(f"{view} {100 * statistics.mean(means):.2f} ± {100 * spread:.2f}")
-        lines.append(f"exit {index}: " + ", ".join(cells))
+        name = index if index == ENSEMBLE else f"exit {index}"
+        lines.append(f"{name}: " + ", ".join(cells))
     return lines
 
 
@@ -215,15 +226,60 @@ def costs(settings: Settings, labels: list[str]) -> list[dict[str, Any]]:
     return exit_costs(EasySEDForSoundEventDetection(EasySEDConfig(**settings.model, id2label=dict(enumerate(labels)))))
 
 
-def banks(settings: Settings) -> tuple[dict[str, list[BankedClip]], list[str]]:
-    """The features of every fold's clips, and the class names."""
-    extractor = EasySEDFeatureExtractor(**settings.features)
-    labels, recipe = labels_of(settings.clips), ClipRecipe(**settings.recipe)
-    by_fold = {}
-    for name in FOLDS:
-        clips = decode_clips(load_clips_dataset(settings.clips, "fold", [name]), extractor.sampling_rate)
-        by_fold[name] = build_bank(clips, labels, extractor, recipe, int(name))
-    return by_fold, labels
+class SideBySide:
+    """Runs `prepare` and `train` of a cross-validation, in this process or in several that this one forks.
+
+    Processes rather than threads: a step of these small networks is mostly Python and kernel launches.
+
+    Args:
+        settings: of the cross-validation.
+        num_workers: 1 = everything in this process.
+    """
+
+    def __init__(self, settings: Settings, num_workers: int) -> None:
+        self.settings, self.num_workers = settings, num_workers
+        self.labels = labels_of(settings.clips)
+        self.by_fold: dict[str, list[BankedClip]] = {name: [] for name in FOLDS}
+
+    def prepare(self) -> None:
+        """The features of every fold's clips."""
+        sizes = {name: len(load_clips_dataset(self.settings.clips, "fold", [name])) for name in FOLDS}
+        parts = [(name, first) for name in FOLDS for first in range(0, sizes[name], CLIPS_PER_PART)]
+        for (name, _), part in zip(parts, self._map("_bank", parts), strict=True):
+            self.by_fold[name] += pickle.loads(part)
+
+    def train(self, jobs: list[tuple[int, str]]) -> Iterator[dict[str, Any]]:
+        """Entries of "runs" of the results for (seed, fold), in order, each as soon as it is done."""
+        return self._map("_run", jobs)
+
+    def _bank(self, part: tuple[str, int]) -> bytes:
+        """Pickled here: thousands of tensors would otherwise travel as so many open files."""
+        name, first = part
+        rows = load_clips_dataset(self.settings.clips, "fold", [name])
+        rows = rows.select(range(first, min(first + CLIPS_PER_PART, len(rows))))
+        extractor, recipe = EasySEDFeatureExtractor(**self.settings.features), ClipRecipe(**self.settings.recipe)
+        clips = decode_clips(rows, extractor.sampling_rate)
+        return pickle.dumps(build_bank(clips, self.labels, extractor, recipe, int(name), first))
+
+    def _run(self, job: tuple[int, str]) -> dict[str, Any]:
+        seed, name = job
+        train = [clip for other in FOLDS if other != name for clip in self.by_fold[other]]
+        return run_fold(self.settings, Fold(name, seed, train, self.by_fold[name], self.labels))
+
+    def _map(self, method: str, items: Sequence[Any]) -> Iterator[Any]:
+        if self.num_workers == 1:
+            yield from map(getattr(self, method), items)
+            return
+        _inherited[:] = [self]
+        with multiprocessing.get_context("fork").Pool(self.num_workers) as pool:
+            yield from pool.imap(partial(_call, method), items)
+
+
+_inherited: list[SideBySide] = []  # what forked processes share; as an argument it would be copied for every item
+
+
+def _call(method: str, item: Any) -> Any:
+    return getattr(_inherited[0], method)(item)
 
 
 def main() -> int:
@@ -232,32 +288,33 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="results JSON; what it holds is not trained again")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--folds", default=",".join(FOLDS))
+    parser.add_argument("--workers", type=int, default=1, help="networks that are trained side by side")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override a setting")
     arguments = parser.parse_args()
     try:
+        if arguments.workers < 1:
+            raise ValueError(f"--workers must be at least 1, got {arguments.workers}")
         settings = load_settings(arguments.config, arguments.set)
-        by_fold, labels = banks(settings)
+        torch.set_num_threads(settings.num_threads)
+        work = SideBySide(settings, arguments.workers)
+        work.prepare()
     except (ValueError, OSError) as error:
         print(f"crossvalidate.py: error: {error}", file=sys.stderr)
         return 2
-    torch.set_num_threads(settings.num_threads)
     results = {
         "config": arguments.config.name,
         "settings": asdict(settings),
-        "costs": costs(settings, labels),
+        "costs": costs(settings, work.labels),
         "runs": [],
     }
     if arguments.out.is_file():
         results["runs"] = json.loads(arguments.out.read_text(encoding="utf-8"))["runs"]
     done = {(run["seed"], run["fold"]) for run in results["runs"]}
-    for seed in (int(text) for text in arguments.seeds.split(",")):
-        for name in arguments.folds.split(","):
-            if (seed, name) in done:
-                continue
-            train = [clip for other in FOLDS if other != name for clip in by_fold[other]]
-            results["runs"].append(run_fold(settings, Fold(name, seed, train, by_fold[name], labels)))
-            arguments.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
-            print(f"seed {seed} fold {name}: {summary(results['runs'][-1:])[-1]}", flush=True)
+    asked = [(int(seed), name) for seed in arguments.seeds.split(",") for name in arguments.folds.split(",")]
+    for run in work.train([job for job in asked if job not in done]):
+        results["runs"].append(run)
+        arguments.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        print(f"seed {run['seed']} fold {run['fold']}: {summary([run])[-1]}", flush=True)
     print("\n".join(summary(results["runs"])))
     return 0
 
