@@ -9,7 +9,8 @@ both sides is one event."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,6 +62,15 @@ class FloorMeter:
         return self._floor_db
 
 
+class Piece(NamedTuple):
+    """What is decoded at once of a class: points `start` .. `stop` - 1, and whether its end is a cut."""
+
+    class_index: int
+    start: int
+    stop: int
+    is_cut: bool
+
+
 class EventFinder:
     """Candidate events of all classes as they end.
 
@@ -90,10 +100,14 @@ class EventFinder:
         self.floor.add(heard.recording.log_mel, heard.first * stride)
         values = heard.raw
         quiet = quiet_frames(values, self.point_s, self.silence_s)
+        pieces = [
+            piece
+            for index in range(values.shape[1])
+            for piece in self._pieces(values[:, index], quiet[:, index], index, heard, duration_s)
+        ]
         found = []
-        for index in range(values.shape[1]):
-            for start, stop, is_cut in self._pieces(values[:, index], quiet[:, index], index, heard, duration_s):
-                found += self._events(heard, index, start, stop, is_cut, duration_s)
+        for piece, events in zip(pieces, self._candidates(heard, pieces, duration_s), strict=True):
+            found += self._ended(piece, events)
         return sorted(found, key=lambda one: one.box)
 
     def _set_up(self, heard: Heard) -> None:
@@ -116,8 +130,8 @@ class EventFinder:
 
     def _pieces(
         self, values: np.ndarray, quiet: np.ndarray, index: int, heard: Heard, duration_s: float | None
-    ) -> list[tuple[int, int, bool]]:
-        """Pieces of a class that are complete, (start, stop, whether its end is a cut), points counted from 0."""
+    ) -> list[Piece]:
+        """Pieces of a class that are complete."""
         origin, known, longest = heard.first_point, heard.num_points, round(LONGEST_PIECE_S / self.point_s)
         own = quiet[self.starts[index] - origin :]
         changes = np.flatnonzero(np.diff(np.concatenate([[True], own, [True]]))) + self.starts[index]
@@ -126,46 +140,67 @@ class EventFinder:
             while stop - start >= longest:
                 late = values[start + longest // 2 - origin : start + longest - origin]
                 cut = start + longest // 2 + int(late.argmin())
-                complete.append((start, cut, True))
+                complete.append(Piece(index, start, cut, True))
                 start = cut
             if stop == known and duration_s is None:
                 self.starts[index] = start
                 return complete
-            complete.append((start, stop, False))
+            complete.append(Piece(index, start, stop, False))
         self.starts[index] = max(self.starts[index], known - self.needed[index])
         return complete
 
-    def _events(
-        self, heard: Heard, index: int, start: int, stop: int, is_cut: bool, duration_s: float | None
-    ) -> list[Evidence]:
-        """Events of one piece, without one that goes on behind a cut at its end."""
-        begins_at_cut = index in self.open
-        boxes = [box for box in self._boxes(heard, index, start, stop, duration_s) if box.score > self.floors[index]]
-        events = self._evidence(heard, boxes)
-        if begins_at_cut:
-            part, edge = self.open.pop(index), (start - 0.5) * self.point_s
-            if events and events[0].box.onset <= edge + 1e-9:
-                events[0] = joined(part, events[0])
-            else:
-                events.insert(0, part)
-        if is_cut and events and events[-1].box.offset >= (stop - 0.5) * self.point_s - 1e-9:
-            self.open[index] = events.pop()
+    def _ended(self, piece: Piece, events: list[Evidence]) -> list[Evidence]:
+        """Events of one piece that are over: joined across a cut at its start, without one that reaches its end's."""
+        index = piece.class_index
+        if index in self.open:
+            events = self._continued(piece, self.open.pop(index), events)
+        if piece.is_cut and events and events[-1].box.offset >= (piece.stop - 0.5) * self.point_s - 1e-9:
+            self.open[index] = events[-1]
+            return events[:-1]
         return events
 
-    def _boxes(self, heard: Heard, index: int, start: int, stop: int, duration_s: float | None) -> list[Box]:
-        """Candidates of one class between two points, with nothing beside them."""
-        low, high = max(start - PADDING_POINTS, heard.first_point), min(stop + PADDING_POINTS, heard.num_points)
-        values = np.zeros((high - low, 1))
-        inside = slice(start - heard.first_point, stop - heard.first_point)
-        values[start - low : stop - low, 0] = heard.raw[inside, index]
+    def _continued(self, piece: Piece, part: Evidence, events: list[Evidence]) -> list[Evidence]:
+        """The part before a cut at the piece's start and the events behind it, joined where they touch."""
+        if events and events[0].box.onset <= (piece.start - 0.5) * self.point_s + 1e-9:
+            return [joined(part, events[0]), *events[1:]]
+        return [part, *events]
+
+    def _candidates(
+        self, heard: Heard, pieces: list[Piece], duration_s: float | None, ends_after_s: np.ndarray | None = None
+    ) -> list[list[Evidence]]:
+        """Candidates above their floors, piece by piece; all pieces are decoded and measured in one go.
+
+        `ends_after_s`: (classes,), candidates that end before are left out; None = none are.
+        """
+        after_s = np.full(len(self.floors), -np.inf) if ends_after_s is None else ends_after_s
+        boxes = [
+            [box for box in own if box.score > self.floors[box.class_index] and box.offset > after_s[box.class_index]]
+            for own in self._boxes(heard, pieces, duration_s)
+        ]
+        measured = iter(self._evidence(heard, [box for own in boxes for box in own]))
+        return [list(islice(measured, len(own))) for own in boxes]
+
+    def _boxes(self, heard: Heard, pieces: list[Piece], duration_s: float | None) -> list[list[Box]]:
+        """Candidates of every piece: each is a column of its own, with nothing beside it."""
+        if not pieces:
+            return []
+        low = max(min(piece.start for piece in pieces) - PADDING_POINTS, heard.first_point)
+        high = min(max(piece.stop for piece in pieces) + PADDING_POINTS, heard.num_points)
+        values, classes = np.zeros((high - low, len(pieces))), {}
+        for column, (index, start, stop, _) in enumerate(pieces):
+            inside = slice(start - heard.first_point, stop - heard.first_point)
+            values[start - low : stop - low, column] = heard.raw[inside, index]
+            classes[str(column)] = {name: float(own[index]) for name, own in self.parameters.items()}
         borders = (np.arange(low, high + 1) - 0.5) * self.point_s
         if low == 0:
             borders[0] = 0.0
         if duration_s is not None and high == heard.num_points:
             borders[-1] = duration_s
         method = {} if self.decoding is None or "method" not in self.decoding else {"method": self.decoding["method"]}
-        own = {**method, "default": {name: float(column[index]) for name, column in self.parameters.items()}}
-        return [box._replace(class_index=index) for box in candidate_boxes(values, borders, own)]
+        found: list[list[Box]] = [[] for _ in pieces]
+        for box in candidate_boxes(values, borders, {**method, "classes": classes}):
+            found[box.class_index].append(box._replace(class_index=pieces[box.class_index].class_index))
+        return found
 
     def _evidence(self, heard: Heard, boxes: list[Box]) -> list[Evidence]:
         origin_s = heard.first * heard.recording.frame_samples / self.extractor.sampling_rate
@@ -178,14 +213,12 @@ class EventFinder:
         """Candidates that are not over, as they would be if all fell silent now."""
         if self.starts is None:
             return []
+        pieces = [Piece(index, start, heard.num_points, False) for index, start in enumerate(self.starts.tolist())]
+        ends_s = (heard.num_points - 1 - self.needed) * self.point_s
         found = []
-        for index, start in enumerate(self.starts.tolist()):
-            boxes = self._boxes(heard, index, start, heard.num_points, None)
-            end_s = (heard.num_points - 1 - self.needed[index]) * self.point_s
-            boxes = [box for box in boxes if box.score > self.floors[index] and box.offset > end_s]
-            events = self._evidence(heard, boxes)
-            if events and index in self.open and events[0].box.onset <= (start - 0.5) * self.point_s + 1e-9:
-                events[0] = joined(self.open[index], events[0])
+        for piece, events in zip(pieces, self._candidates(heard, pieces, None, ends_s), strict=True):
+            if events and piece.class_index in self.open:
+                events = self._continued(piece, self.open[piece.class_index], events)[-len(events) :]
             found += events
         return sorted(found, key=lambda one: one.box)
 

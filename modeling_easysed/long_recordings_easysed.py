@@ -3,7 +3,9 @@
 The events are those of the recording as a whole. Of the frames, a coarse picture is kept."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +19,7 @@ from .audio_easysed import (
     as_channels,
     as_float,
     checked_warnings,
+    mixed,
     open_sound,
     plausible_rate,
     resampler_of_blocks,
@@ -33,6 +36,7 @@ MEASURED_S = 300.0  # level, clipping, band limit and so on are measured on part
 MAX_COLUMNS, PICTURE_COLUMNS = 20_000, 2000  # of probabilities and of the log-mel picture
 PUSHED_S = 20.0
 ARRAY_BLOCK_SAMPLES = 2**20
+NUM_AHEAD = 2  # blocks that are read while the network listens
 
 
 class AudioBlocks:
@@ -71,7 +75,7 @@ class AudioBlocks:
             for start in range(0, len(samples), ARRAY_BLOCK_SAMPLES):
                 block = as_float(samples[start : start + ARRAY_BLOCK_SAMPLES])
                 meter.add(block)
-                yield block.mean(axis=1)
+                yield mixed(block)
 
         yield from self._measured(blocks(), meter, rate, samples.shape[1], name)
 
@@ -204,7 +208,7 @@ def listen_long(
         picture.add(heard.recording.log_mel, heard.first * listener.stride)
         heard.forget(finder.needed_from(heard))
 
-    for block in blocks:
+    for block in read_ahead(blocks):
         size = round(PUSHED_S * rate)
         for start in range(0, len(block), size):
             envelope.add(block[start : start + size])
@@ -231,6 +235,16 @@ def listen_long(
         envelope=envelope.result(),
         spread=spread if heard.recording.num_answers > 1 else None,
     )
+
+
+def read_ahead(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same blocks, made by a thread while the caller works on those before; errors come in their place."""
+    source, end = iter(blocks), object()
+    with ThreadPoolExecutor(1) as reader:
+        ahead = deque(reader.submit(next, source, end) for _ in range(NUM_AHEAD))
+        while (block := ahead.popleft().result()) is not end:
+            ahead.append(reader.submit(next, source, end))
+            yield block
 
 
 def announced_duration(source: Any) -> float | None:
@@ -263,4 +277,4 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-__all__ = ["AudioBlocks", "LONG_S", "Overview", "announced_duration", "listen_long"]
+__all__ = ["AudioBlocks", "LONG_S", "Overview", "announced_duration", "listen_long", "read_ahead"]
