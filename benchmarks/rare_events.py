@@ -6,7 +6,8 @@
 Every base must have been trained without its class. Clips come from folds 1 to 3 of ESC-10, one recording after the
 other; background: soundscapes of the other classes and outside sounds, both of the training side. Tested on fold 5:
 the test soundscapes, and further ones mixed of the same clips and of outside sounds of the test split, two hours of
-them without the class. The model is told nothing of fold 5. JSON goes to --out, a Markdown table to stdout."""
+them without the class. The model is told nothing of fold 5. JSON goes to --out, a Markdown table to stdout; what --out
+holds already is not done again."""
 
 import argparse
 import csv
@@ -16,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ EXCLUDED_LICENSES = ["CC-Sampling+"]
 TEST_SEED, BACKGROUND_SEED = 105, 106
 TEST_SNR_DB = (3.0, 27.0)  # as in the test soundscapes
 SAMPLING_RATE = 16000
+Trial = tuple[str, int, int]  # class, clips, seed
 RATE_PER_HOUR = 1.0
 
 
@@ -230,12 +233,15 @@ def run_trial(
     }
 
 
-def run_class(label: str, options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
-    """All trials of one class.
+def run_class(label: str, options: argparse.Namespace, work: Path, done: set[Trial]) -> Iterator[dict[str, Any]]:
+    """The trials of one class that are not done, as they end.
 
     Raises:
         ValueError: when the base knows the class.
     """
+    todo = [(label, num, seed) for num in options.clips for seed in options.seeds if (label, num, seed) not in done]
+    if not todo:
+        return
     data_dir, folder = Path(options.data), work / label
     model, _ = load_model(dict(options.base)[label])
     if label in model.config.label2id:
@@ -248,12 +254,10 @@ def run_class(label: str, options: argparse.Namespace, work: Path) -> list[dict[
     ]
     write_folder(folder / "rehearsal", old, data_dir / "esc10")
     scenes = scenes_of_test(data_dir, label, options.hours, options.min_events)
-    results = []
-    for num_clips in options.clips:
-        for seed in options.seeds:
-            results.append(run_trial(label, num_clips, seed, folder, options, scenes))
-            print(trial_line(results[-1]), file=sys.stderr, flush=True)
-    return results
+    for _, num_clips, seed in todo:
+        trial = run_trial(label, num_clips, seed, folder, options, scenes)
+        print(trial_line(trial), file=sys.stderr, flush=True)
+        yield trial
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -350,12 +354,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as temporary:
             work = Path(temporary) if options.work is None else options.work
-            trials: list[dict[str, Any]] = []
             options.out.parent.mkdir(parents=True, exist_ok=True)
+            trials = json.loads(options.out.read_text(encoding="utf-8"))["trials"] if options.out.is_file() else []
+            done = {(trial["label"], trial["num_clips"], trial["seed"]) for trial in trials}
             for label, _ in options.base:
-                trials += run_class(label, options, work)
-                asked = {"command": shlex.join(["python", *sys.argv]), "trials": trials}
-                options.out.write_text(json.dumps(json_ready(asked), indent=1) + "\n", encoding="utf-8")
+                for trial in run_class(label, options, work, done):
+                    trials.append(json_ready(trial))
+                    asked = {"command": shlex.join(["python", *sys.argv]), "trials": trials}
+                    options.out.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
