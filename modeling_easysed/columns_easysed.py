@@ -4,7 +4,6 @@ import numpy as np
 
 ENVELOPE_COLUMNS = 2000
 BLOCK_SAMPLES = 2**20
-FEW_VALUES = 4
 
 
 class ColumnMaximum:
@@ -42,9 +41,6 @@ class ColumnMaximum:
 def largest_of(arrays: list[np.ndarray], step: int) -> list[np.ndarray]:
     """Of arrays (rows, values) the values where the first is largest in every `step` rows, (columns, values) each."""
     missing = -len(arrays[0]) % step
-    if len(arrays) == 1 and arrays[0].shape[1] <= FEW_VALUES:  # lines of their own are reduced many times faster
-        lines = np.pad(arrays[0].T, ((0, 0), (0, missing)), mode="edge")
-        return [lines.reshape(len(lines), -1, step).max(axis=2).T]
     shaped = [np.pad(one, ((0, missing), (0, 0)), mode="edge").reshape(-1, step, one.shape[1]) for one in arrays]
     if len(shaped) == 1:
         return [shaped[0].max(axis=1)]
@@ -58,17 +54,27 @@ class Envelope:
 
     def __init__(self, num_samples: int) -> None:
         """`num_samples`: how many will come, more or less; they become `ENVELOPE_COLUMNS` columns at most."""
-        self._lines = ColumnMaximum(max(1, -(-num_samples // ENVELOPE_COLUMNS)))
+        self.step = max(1, -(-num_samples // ENVELOPE_COLUMNS))
+        self._columns: list[np.ndarray] = []
+        self._rest = np.zeros(0, np.float32)
 
     def add(self, samples: np.ndarray) -> None:
         """The next samples, (samples,)."""
         for start in range(0, len(samples), BLOCK_SAMPLES):
-            block = samples[start : start + BLOCK_SAMPLES]
-            self._lines.add(np.stack([-block, block], axis=1), self._lines.num_rows)
+            block = np.concatenate([self._rest, samples[start : start + BLOCK_SAMPLES]])
+            whole = len(block) // self.step * self.step
+            self._columns.append(_extremes(block[:whole].reshape(-1, self.step)))
+            self._rest = block[whole:]
 
     def result(self) -> np.ndarray:
         """(columns, 2)."""
-        return self._lines.result() * np.array([-1.0, 1.0], np.float32)
+        rest = [_extremes(self._rest[None])] if len(self._rest) > 0 else []
+        return np.concatenate([*self._columns, *rest])
+
+
+def _extremes(lines: np.ndarray) -> np.ndarray:
+    """(columns, samples) to (columns, 2)."""
+    return np.stack([lines.min(axis=1), lines.max(axis=1)], axis=1)
 
 
 __all__ = ["ColumnMaximum", "Envelope", "largest_of"]

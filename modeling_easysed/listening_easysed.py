@@ -7,7 +7,7 @@ it gives as a whole. What is kept is bounded by what its owner asks to keep."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -161,7 +161,7 @@ def _longer(known: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def _joined(before: RecordingSamples, new: RecordingSamples) -> RecordingSamples:
-    views = {start: np.concatenate([before.views[start], logits], axis=1) for start, logits in new.views.items()}
+    views = {start: np.concatenate([logits, new.views[start]], axis=1) for start, logits in before.views.items()}
     return replace(
         before,
         views=views,
@@ -170,6 +170,13 @@ def _joined(before: RecordingSamples, new: RecordingSamples) -> RecordingSamples
         frame_exits=np.concatenate([before.frame_exits, new.frame_exits]),
         log_mel=np.concatenate([before.log_mel, new.log_mel]),
     )
+
+
+class NewFrames(NamedTuple):
+    """What a window adds, as `Heard.add` takes it."""
+
+    recording: RecordingSamples
+    num_samples: int | None
 
 
 class Listener:
@@ -210,14 +217,9 @@ class Listener:
 
     def push(self, samples: np.ndarray) -> int:
         """The next samples (samples,), mono, at the model's rate; returns how many windows they completed."""
-        self.num_samples += len(samples)
-        for line in self.lines.values():
-            line.push(samples)
-        num_done, reach = 0, max(self.starts) // self.hop
-        while min(line.stop for line in self.lines.values()) >= self._next_window + self.window + reach:
-            self._hear_next()
-            num_done += 1
-        return num_done
+        new = self.hear(samples)
+        self.take(new)
+        return len(new)
 
     def finish(self) -> None:
         """The recording is over: the frames up to its end.
@@ -225,24 +227,45 @@ class Listener:
         Raises:
             ValueError: when nothing was pushed.
         """
+        self.take(self.hear_rest())
+
+    def take(self, windows: Sequence[NewFrames]) -> None:
+        """Puts on the time line what was heard."""
+        for new in windows:
+            self.heard.add(*new)
+
+    def hear(self, samples: np.ndarray) -> list[NewFrames]:
+        """What `push` does without `take`, so that a thread may hear ahead of another that takes."""
+        self.num_samples += len(samples)
+        for line in self.lines.values():
+            line.push(samples)
+        windows, reach = [], max(self.starts) // self.hop
+        while min(line.stop for line in self.lines.values()) >= self._next_window + self.window + reach:
+            windows.append(self._hear_next())
+        return windows
+
+    def hear_rest(self) -> list[NewFrames]:
+        """What `finish` does without `take`."""
         if self.num_samples == 0:
             raise ValueError("there are no samples: push some before finish")
         for line in self.lines.values():
             line.push(np.zeros(0, np.float32), is_last=True)
         num_frames = self.extractor.num_frames(self.num_samples)
         begin = max(0, -(-(num_frames - self.window) // self.stride) * self.stride)
+        windows = []
         while self._next_window < begin:
-            self._hear_next()
-        self._hear(begin, num_frames, None)
+            windows.append(self._hear_next())
+        return [*windows, self._hear(begin, num_frames, None)]
 
-    def _hear_next(self) -> None:
+    def _hear_next(self) -> NewFrames:
         end = self._next_window + self.window
-        self._hear(self._next_window, end, end - self.context)
+        new = self._hear(self._next_window, end, end - self.context)
         self._next_window += self.window - 2 * self.context
         for line in self.lines.values():
             line.forget(self._next_window - self.window)
+        return new
 
-    def _hear(self, begin: int, end: int, keep: int | None) -> None:
+    def _hear(self, begin: int, end: int, keep: int | None) -> NewFrames:
         """Samples of the window from log-mel frame `begin` to `end`, of which frames up to `keep` are new and kept."""
         pieces: dict[int, WindowSamples] = {}
         plain = None
@@ -258,10 +281,9 @@ class Listener:
                 plain = pieces[0]
         first = (self._kept - begin) // self.stride
         last = None if keep is None else (keep - begin) // self.stride
-        line, known = self.lines[0], self.heard.recording
-        views = {start: one.logits[:, first:last] for start, one in pieces.items()}
+        line = self.lines[0]
         new = RecordingSamples(
-            views=views if known is None else {start: views[start] for start in known.views},
+            views={start: one.logits[:, first:last] for start, one in pieces.items()},
             weights=plain.weights,
             exit_logits=plain.exit_logits[:, first:last],
             embeddings=plain.embeddings[first:last],
@@ -271,8 +293,8 @@ class Listener:
             num_samples=self.num_samples,
             log_mel=line.frames[self._kept - line.first : (end if keep is None else keep) - line.first],
         )
-        self.heard.add(new, self.num_samples if keep is None else None)
         self._kept = end if keep is None else keep
+        return NewFrames(new, self.num_samples if keep is None else None)
 
 
-__all__ = ["FeatureLine", "Heard", "Listener"]
+__all__ = ["FeatureLine", "Heard", "Listener", "NewFrames"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from .columns_easysed import ColumnMaximum, Envelope
 from .evidence_easysed import Evidence
 from .finder_easysed import EventFinder
 from .input_easysed import input_warnings, key_word, measure_input
-from .listening_easysed import Listener
+from .listening_easysed import Listener, NewFrames
 from .recording_easysed import Progress
 
 LONG_S = 600.0  # shorter recordings are taken as a whole
@@ -36,7 +36,8 @@ MEASURED_S = 300.0  # level, clipping, band limit and so on are measured on part
 MAX_COLUMNS, PICTURE_COLUMNS = 20_000, 2000  # of probabilities and of the log-mel picture
 PUSHED_S = 20.0
 ARRAY_BLOCK_SAMPLES = 2**20
-NUM_AHEAD = 2  # blocks that are read while the network listens
+NUM_AHEAD = 2  # blocks that are read while the network listens, stretches that it hears while events are found
+Item = TypeVar("Item")
 
 
 class AudioBlocks:
@@ -186,11 +187,12 @@ class Overview:
 def listen_long(
     blocks: AudioBlocks, listener: Listener, finder: EventFinder, progress: Progress | None = None
 ) -> Overview:
-    """Drives a recording through listener and finder.
+    """Drives a recording through listener and finder: one thread reads, one listens, this one finds events.
 
     Raises:
         AudioError: as `read_audio`.
     """
+    listener.network = listener.network.leaving_one()
     rate, hop, heard = blocks.sampling_rate, listener.hop, listener.heard
     num_frames = max(1, int(blocks.announced_s * rate / hop))
     per_frame = listener.stride if len(listener.starts) == 1 else 1  # log-mel frames of one point
@@ -208,16 +210,14 @@ def listen_long(
         picture.add(heard.recording.log_mel, heard.first * listener.stride)
         heard.forget(finder.needed_from(heard))
 
-    for block in read_ahead(blocks):
-        size = round(PUSHED_S * rate)
-        for start in range(0, len(block), size):
-            envelope.add(block[start : start + size])
-            num_new = listener.push(block[start : start + size])
-            if num_new > 0:
-                look(None)
-                num_done += num_new
-                if progress is not None:
-                    progress(min(num_done, total_windows), total_windows)
+    for samples, windows in read_ahead(hear_blocks(blocks, listener)):
+        envelope.add(samples)
+        if windows:
+            listener.take(windows)
+            look(None)
+            num_done += len(windows)
+            if progress is not None:
+                progress(min(num_done, total_windows), total_windows)
     listener.finish()
     look(blocks.clip.duration)
     if progress is not None:
@@ -237,14 +237,22 @@ def listen_long(
     )
 
 
-def read_ahead(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same blocks, made by a thread while the caller works on those before; errors come in their place."""
-    source, end = iter(blocks), object()
-    with ThreadPoolExecutor(1) as reader:
-        ahead = deque(reader.submit(next, source, end) for _ in range(NUM_AHEAD))
-        while (block := ahead.popleft().result()) is not end:
-            ahead.append(reader.submit(next, source, end))
-            yield block
+def hear_blocks(blocks: AudioBlocks, listener: Listener) -> Iterator[tuple[np.ndarray, list[NewFrames]]]:
+    """Samples, and what the listener heard with them; blocks are read while it listens."""
+    size = round(PUSHED_S * blocks.sampling_rate)
+    for block in read_ahead(blocks):
+        for start in range(0, len(block), size):
+            yield block[start : start + size], listener.hear(block[start : start + size])
+
+
+def read_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items, made by a thread while the caller works on those before; errors come in their place."""
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1) as maker:
+        ahead = deque(maker.submit(next, source, end) for _ in range(NUM_AHEAD))
+        while (item := ahead.popleft().result()) is not end:
+            ahead.append(maker.submit(next, source, end))
+            yield item
 
 
 def announced_duration(source: Any) -> float | None:

@@ -55,6 +55,9 @@ class Network(Protocol):
     def evaluating(self) -> AbstractContextManager[None]:
         """Around all that follows."""
 
+    def leaving_one(self) -> "Network":
+        """The same for use in a thread beside others that work as well: it leaves them a processor if it can."""
+
     def stages(self, values: np.ndarray) -> Iterator[Any]:
         """Of a window (frames, mels), one after the other: nothing is computed ahead."""
 

@@ -26,6 +26,10 @@ class TorchNetwork:
         """Evaluation mode, no gradients."""
         return evaluating(self.model)
 
+    def leaving_one(self) -> "TorchNetwork":
+        """As it is: PyTorch's number of threads is not the network's own."""
+        return self
+
     def stages(self, values: np.ndarray) -> Iterator[torch.Tensor]:
         """Hidden states (1, output frames, features)."""
         return self.model.easysed.stages(torch.from_numpy(values)[None].to(self.model.device))

@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 or 2; 130 after Ctrl-C.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's products are small: threads of theirs only wait
     _survive_odd_file_names()
     try:
         args = build_parser().parse_args(argv)

@@ -43,6 +43,10 @@ class OnnxNetwork:
         """Nothing to prepare."""
         return nullcontext()
 
+    def leaving_one(self) -> "OnnxNetwork":
+        """Loaded anew with a thread less, where it has more than one."""
+        return self if self.num_threads == 1 else OnnxNetwork(self.folder, self.num_threads - 1)
+
     def stages(self, values: np.ndarray) -> Iterator[np.ndarray]:
         """States after every stage, (1, ...)."""
         state = np.ascontiguousarray(values[None], np.float32)
