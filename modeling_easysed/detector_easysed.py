@@ -263,7 +263,9 @@ class Detector:
     def _picture(self, features: np.ndarray) -> np.ndarray:
         """(columns, mels) in dB: the loudest of neighbouring frames, so that a short event stays visible for hours."""
         step = -(-len(features) // PICTURE_COLUMNS)
-        picture = np.maximum.reduceat(features, np.arange(0, len(features), step), axis=0)
+        picture = features
+        if step > 1:
+            picture = np.maximum.reduceat(features, np.arange(0, len(features), step), axis=0)
         extractor = self.feature_extractor
         if extractor.mel_mean is None or extractor.mel_std is None:
             return picture

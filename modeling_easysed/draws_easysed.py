@@ -3,6 +3,7 @@
 RECIPE says how in words that a programmer of any language can follow; it travels with every export."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,8 +15,12 @@ RECIPE = (
 MAX_PASSES = 10_000
 
 
+@lru_cache(maxsize=8)
 def seed_masks(passes: int, num_sites: int, width: int, probability: float, seed: int) -> np.ndarray:
-    """Keep masks (passes, sites, width), float32: 0 with `probability`, else 1 / (1 - probability)."""
+    """Keep masks (passes, sites, width), float32: 0 with `probability`, else 1 / (1 - probability).
+
+    All windows and views share one array: nobody writes into it.
+    """
     generator = np.random.RandomState(seed % 2**32)  # the legacy seeding is init_genrand
     words = generator.randint(0, 2**32, size=(passes, num_sites, width), dtype=np.uint32)
     uniform = (words & np.uint32(2**24 - 1)).astype(np.float32) / np.float32(2**24)

@@ -109,7 +109,7 @@ def gather_evidence(
         mean=raw,
         total=line.total,
         aleatoric=line.aleatoric,
-        above_floor=mel_db - (np.quantile(mel_db, FLOOR_QUANTILE, axis=0) if floor_db is None else floor_db),
+        above_floor=mel_db - (quantile_of_columns(mel_db, FLOOR_QUANTILE) if floor_db is None else floor_db),
         embeddings=recording.embeddings,
         frame_exits=recording.frame_exits,
         frame_s=frame_s,
@@ -252,10 +252,27 @@ def border_spread(
     return float(np.sqrt(squares @ weights / len(samples))), min(BORDER_REACH_S, top / max(slope, 1e-9))
 
 
+def quantile_of_columns(rows: np.ndarray, quantile: float) -> np.ndarray:
+    """`np.quantile(rows, quantile, axis=0)` of (rows, values), several times faster: whole lines are sorted."""
+    lines = np.sort(np.ascontiguousarray(rows.T), axis=1)
+    position = quantile * (len(rows) - 1)
+    lower = int(position)
+    upper = min(lower + 1, len(rows) - 1)
+    return lines[:, lower] + np.float32(position - lower) * (lines[:, upper] - lines[:, lower])
+
+
 def contrast(above_floor: np.ndarray) -> float:
     """Mean of the loudest tenth of the cells (frames, mels), dB over the floor."""
     count = max(1, above_floor.size // 10)
     return float(np.partition(above_floor, above_floor.size - count, axis=None)[-count:].mean())
 
 
-__all__ = ["Evidence", "find_candidates", "frames_inside", "gather_evidence", "sample_levels", "to_logit"]
+__all__ = [
+    "Evidence",
+    "find_candidates",
+    "frames_inside",
+    "gather_evidence",
+    "quantile_of_columns",
+    "sample_levels",
+    "to_logit",
+]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .decoding_easysed import Box, candidate_boxes, class_parameters, quiet_frames, shortest_silence_s
-from .evidence_easysed import FLOOR_QUANTILE, Evidence, gather_evidence
+from .evidence_easysed import FLOOR_QUANTILE, Evidence, gather_evidence, quantile_of_columns
 from .listening_easysed import Heard
 
 LONGEST_PIECE_S = 60.0
@@ -58,7 +58,7 @@ class FloorMeter:
     def floor_db(self) -> np.ndarray:
         """(mels,) dB."""
         if self._floor_db is None:
-            self._floor_db = np.quantile(self.kept, FLOOR_QUANTILE, axis=0) * self.scale
+            self._floor_db = quantile_of_columns(self.kept, FLOOR_QUANTILE) * self.scale
         return self._floor_db
 
 

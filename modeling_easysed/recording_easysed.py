@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .sampling_easysed import Sampling, WindowSamples, binary_entropy, network_of, sample_window, sigmoid
-from .shifts_easysed import average_views, spread_of_views, view_starts
+from .shifts_easysed import average_lines, average_views, view_starts
 from .windows_easysed import Window, join_windows, plan_windows
 
 CHUNK_FRAMES = 4096  # output frames whose samples are averaged at once
@@ -184,7 +184,7 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
         recording: its samples.
         temperatures: (frames,) divisor of the logits of each frame of the plain view; None = 1.
     """
-    means, entropies, spreads = {}, {}, {}
+    lines: dict[int, np.ndarray] = {}  # (3, frames, classes) of every view
     for start, logits in recording.views.items():
         num_frames = logits.shape[-2]
         divisor = np.ones(num_frames, np.float32) if temperatures is None else temperatures.astype(np.float32)
@@ -192,14 +192,11 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
             _means_over_samples(logits[:, part] / divisor[:num_frames][part, None], recording.weights)
             for part in _chunks(num_frames)
         ]
-        means[start], entropies[start], spreads[start] = (np.concatenate(one) for one in zip(*pieces, strict=True))
-    times = recording.grid()
-    if len(means) == 1:
-        ((probabilities, aleatoric, spread),) = zip(means.values(), entropies.values(), spreads.values(), strict=True)
+        lines[start] = np.concatenate(pieces, axis=1)
+    if len(lines) == 1:
+        probabilities, aleatoric, spread = lines[0]
     else:
-        probabilities = average_views(means, recording.frame_samples, times)
-        aleatoric = average_views(entropies, recording.frame_samples, times)
-        spread = spread_of_views(means, spreads, probabilities, recording.frame_samples, times)
+        probabilities, aleatoric, spread = average_lines(lines, recording.frame_samples, recording.grid())
     probabilities = np.clip(probabilities, 0.0, 1.0)
     total = -sum(one * np.log(np.where(one > 0, one, 1)) for one in (probabilities, 1 - probabilities))
     return FrameLine(probabilities, total, np.minimum(aleatoric, total), spread)
@@ -209,13 +206,13 @@ def _chunks(num_frames: int) -> list[slice]:
     return [slice(first, first + CHUNK_FRAMES) for first in range(0, num_frames, CHUNK_FRAMES)]
 
 
-def _means_over_samples(logits: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted mean, entropy and deviation of probabilities (frames, classes) of logits (samples, frames, classes)."""
+def _means_over_samples(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean, entropy and deviation (3, frames, classes) of probabilities of (samples, frames, classes)."""
     probabilities = sigmoid(logits)
     mean = np.tensordot(weights, probabilities, 1)
     entropy = np.tensordot(weights, binary_entropy(logits), 1)
     probabilities -= mean
-    return mean, entropy, np.sqrt(np.tensordot(weights, np.square(probabilities, out=probabilities), 1))
+    return np.stack([mean, entropy, np.sqrt(np.tensordot(weights, np.square(probabilities, out=probabilities), 1))])
 
 
 __all__ = [

@@ -61,25 +61,25 @@ def average_views(views: dict[int, np.ndarray], frame_samples: int, times: np.nd
     return sum(interpolate_frames(values, start, frame_samples, times) for start, values in views.items()) / len(views)
 
 
-def spread_of_views(
-    means: dict[int, np.ndarray],
-    spreads: dict[int, np.ndarray],
-    mean: np.ndarray,
-    frame_samples: int,
-    times: np.ndarray,
-) -> np.ndarray:
-    """Standard deviation over the samples of all views, (grid, classes): inside the views and between them.
+def average_lines(
+    lines: dict[int, np.ndarray], frame_samples: int, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, entropy and spread of all views on one grid of times, (grid, classes) each.
 
     Args:
-        means, spreads: {start of a view: (frames, classes)}, over its samples.
-        mean: (grid, classes), what `average_views` gives of `means`.
+        lines: {start of a view: (3, frames, classes)}: mean, entropy and standard deviation over its samples.
         frame_samples, times: see `interpolate_frames`.
+
+    Returns:
+        Means over the views of the first two; the standard deviation inside the views and between them.
     """
+    on_grid = [interpolate_frames(line, start, frame_samples, times) for start, line in lines.items()]
+    mean, entropy = sum(line[:2] for line in on_grid) / len(lines)
     variance = np.zeros_like(mean)
-    for start in means:
-        variance += interpolate_frames(spreads[start], start, frame_samples, times) ** 2
-        variance += (interpolate_frames(means[start], start, frame_samples, times) - mean) ** 2
-    return np.sqrt(variance / len(means))
+    for own_mean, _, spread in on_grid:
+        variance += spread**2
+        variance += (own_mean - mean) ** 2
+    return mean, entropy, np.sqrt(variance / len(lines))
 
 
-__all__ = ["MAX_SHIFTS", "SHIFT_S", "average_views", "interpolate_frames", "spread_of_views", "view_starts"]
+__all__ = ["MAX_SHIFTS", "SHIFT_S", "average_lines", "average_views", "interpolate_frames", "view_starts"]
