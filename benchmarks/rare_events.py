@@ -156,17 +156,17 @@ def event_sources(table: Path) -> dict[tuple[str, float, str], str]:
 
 
 @torch.inference_mode()
-def figures_of_test(model: Any, extractor: Any, scenes: list[Scene]) -> dict[str, Any]:
-    """Recall and false alarms of the last class at the deepest exit, at its threshold and at 1 false alarm per hour."""
-    decoding = decoding_for_exit(model.config.decoding, model.num_exits)
+def figures_of_test(model: Any, extractor: Any, label: str, scenes: list[Scene]) -> dict[str, Any]:
+    """Recall and false alarms of a class at the deepest exit, at its threshold and at 1 false alarm per hour."""
+    decoding, own = decoding_for_exit(model.config.decoding, model.num_exits), model.config.label2id[label]
     parameters = {
-        name: float(values[-1]) for name, values in class_parameters(decoding, model.config.num_labels).items()
+        name: float(values[own]) for name, values in class_parameters(decoding, model.config.num_labels).items()
     }
     threshold = parameters.pop("threshold")
     found, clips, wrong, hours = [], [], [], 0.0
     for scene in tqdm(scenes, "test", leave=False, disable=not sys.stderr.isatty()):
         features = extractor(scene.samples, sampling_rate=SAMPLING_RATE)["input_values"].to(model.device)
-        logits = model(features, exit_index=model.num_exits).frame_logits[0, :, -1:].float()
+        logits = model(features, exit_index=model.num_exits).frame_logits[0, :, [own]].float()
         duration_s = len(scene.samples) / SAMPLING_RATE
         borders = frame_borders(len(logits), model.frame_duration_s, duration_s)
         spans = [(on, off) for on, off, _ in scene.events]
@@ -224,13 +224,20 @@ def run_trial(
         "num_clips": num_clips,
         "seed": seed,
         "phase": report["phase"],
-        "test": figures_of_test(model, extractor, scenes),
+        "test": figures_of_test(model, extractor, label, scenes),
         "old_classes": {"before": before, "after": after, "change": changes(before, after)},
         "cross_validated": {name: report[name] for name in ("recall", "recall_at_1_per_hour", "false_alarms")},
         "learning_curve": report["learning_curve"],
         "minutes": report["minutes"],
         "cpu_minutes": report["cpu_minutes"],
     }
+
+
+def run_reference(label: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What a model reaches on the same test that learned the class from all its clips, in its first training."""
+    model, extractor = load_model(options.reference)
+    scenes = scenes_of_test(Path(options.data), label, options.hours, options.min_events)
+    return {"model": options.reference, **figures_of_test(model, extractor, label, scenes)}
 
 
 def run_class(label: str, options: argparse.Namespace, work: Path, done: set[Trial]) -> Iterator[dict[str, Any]]:
@@ -334,6 +341,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=base_of, action="append", required=True, help="CLASS=PATH, one for each class")
     parser.add_argument("--data", default="../shared/data", help="folder with esc10/, outside/ and soundscapes/")
+    parser.add_argument("--reference", metavar="MODEL", help="a model that knows all classes, to compare with")
     parser.add_argument("--clips", type=int, nargs="+", default=[5, 10, 20])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the draw and of the training")
     parser.add_argument("--fine_tune", choices=("auto", "never", "always"), default="auto")
@@ -355,17 +363,25 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as temporary:
             work = Path(temporary) if options.work is None else options.work
             options.out.parent.mkdir(parents=True, exist_ok=True)
-            trials = json.loads(options.out.read_text(encoding="utf-8"))["trials"] if options.out.is_file() else []
-            done = {(trial["label"], trial["num_clips"], trial["seed"]) for trial in trials}
+            results = {"trials": [], "references": {}}
+            if options.out.is_file():
+                results |= json.loads(options.out.read_text(encoding="utf-8"))
+            results["command"] = shlex.join(["python", *sys.argv])
+            done = {(trial["label"], trial["num_clips"], trial["seed"]) for trial in results["trials"]}
             for label, _ in options.base:
+                if options.reference is not None and label not in results["references"]:
+                    results["references"][label] = json_ready(run_reference(label, options))
                 for trial in run_class(label, options, work, done):
-                    trials.append(json_ready(trial))
-                    asked = {"command": shlex.join(["python", *sys.argv]), "trials": trials}
-                    options.out.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+                    results["trials"].append(json_ready(trial))
+                    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(table(trials))
+    print(table(results["trials"]))
+    for label, reference in results["references"].items():
+        at_rate = reference["recall_at_1_per_hour"]["sentence"]
+        print(f"- {label}, {reference['model']}, which learned it from the start: at 1 false alarm per hour {at_rate}")
     return 0
 
 

@@ -119,13 +119,13 @@ def test_scenes_with_and_without_the_class(data):
 def test_figures_by_hand():
     """The model says 0.88 throughout: it finds the event that fills a scene; every scene without is a false alarm."""
     scenes = [rare_events.Scene(noise(0, 10.0), [(0.0, 10.0, "a.wav")]), *[rare_events.Scene(noise(1, 10.0), [])] * 3]
-    figures = rare_events.figures_of_test(always(2.0), EXTRACTOR, scenes)
+    figures = rare_events.figures_of_test(always(2.0), EXTRACTOR, "beep", scenes)
     assert (figures["recall"]["found"], figures["recall"]["total"], figures["recall"]["recordings"]) == (1, 1, 1)
     assert figures["false_alarms"]["count"] == 3
     assert figures["false_alarms"]["per_hour"] == pytest.approx(360)
     assert figures["threshold_at_1_per_hour"] == pytest.approx(0.881, abs=0.001)
     assert figures["recall_at_1_per_hour"]["found"] == 0
-    assert rare_events.figures_of_test(always(-2.0), EXTRACTOR, scenes)["false_alarms"]["count"] == 0
+    assert rare_events.figures_of_test(always(-2.0), EXTRACTOR, "beep", scenes)["false_alarms"]["count"] == 0
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
