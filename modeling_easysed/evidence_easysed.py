@@ -156,13 +156,13 @@ def _evidence_of(box: Box, measured: _Measured) -> Evidence:
 
 
 def _around(box: Box, measured: _Measured) -> dict[float, np.ndarray]:
-    """Probabilities in and around a box, {first frame's centre in seconds: (samples, frames, classes)} per view."""
+    """Probabilities of a box's class in and around it, {first frame's centre, s: (samples, frames)} per view."""
     margin_s = BORDER_REACH_S + 2 * measured.frame_s
     near = {}
     for first_s, logits in measured.logits.items():
         start = max(0, int((box.onset - margin_s - first_s) / measured.frame_s))
         stop = int((box.offset + margin_s - first_s) / measured.frame_s) + 1
-        near[first_s + start * measured.frame_s] = sigmoid(logits[:, start:stop])
+        near[first_s + start * measured.frame_s] = sigmoid(logits[:, start:stop, box.class_index])
     return near
 
 
@@ -202,13 +202,13 @@ def sample_levels(box: Box, samples: dict[float, np.ndarray], frame_s: float) ->
 
     Args:
         box: the candidate.
-        samples: {start of the view in seconds: probabilities (samples, frames, classes)}.
+        samples: {start of the view in seconds: probabilities of its class (samples, frames)}.
         frame_s: seconds of one output frame.
     """
     rows = []
     for first_s, values in samples.items():
         inside = frames_inside(box, first_s, frame_s, values.shape[1])
-        rows.append(to_logit(values[:, inside, box.class_index].mean(1)))
+        rows.append(to_logit(values[:, inside].mean(1)))
     return np.stack(rows)
 
 
@@ -235,7 +235,7 @@ def border_spread(
     squares = np.zeros(len(weights))
     for first_s, values in samples.items():
         start = max(0, int((border - BORDER_REACH_S - first_s) / frame_s))
-        window = values[:, start : int((border + BORDER_REACH_S - first_s) / frame_s) + 2, box.class_index]
+        window = values[:, start : int((border + BORDER_REACH_S - first_s) / frame_s) + 2]
         distance = np.full(len(weights), BORDER_REACH_S)
         if window.shape[1] > 1:
             left, right = window[:, :-1], window[:, 1:]

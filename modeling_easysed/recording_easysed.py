@@ -16,7 +16,8 @@ from .sampling_easysed import Sampling, WindowSamples, binary_entropy, network_o
 from .shifts_easysed import average_lines, average_views, view_starts
 from .windows_easysed import Window, join_windows, plan_windows
 
-CHUNK_FRAMES = 4096  # output frames whose samples are averaged at once
+CHUNK_VALUES = 2**19  # probabilities that are averaged at once: they fit in a processor's cache
+MIN_CHUNK_FRAMES = 16
 FEATURE_BLOCK_FRAMES = 12_000  # log-mel frames made at once (2 minutes), so that the spectrum of hours fits in memory
 
 Progress = Callable[[int, int], None]  # windows done, windows in all
@@ -170,7 +171,7 @@ def mean_probabilities(recording: RecordingSamples) -> np.ndarray:
     """`frame_line(recording).probabilities`, (grid, classes), without what else that computes."""
     means = {}
     for start, logits in recording.views.items():
-        parts = [np.tensordot(recording.weights, sigmoid(logits[:, part]), 1) for part in _chunks(logits.shape[-2])]
+        parts = [np.tensordot(recording.weights, sigmoid(logits[:, part]), 1) for part in _chunks(logits)]
         means[start] = np.concatenate(parts)
     if len(means) > 1:
         return np.clip(average_views(means, recording.frame_samples, recording.grid()), 0.0, 1.0)
@@ -190,7 +191,7 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
         divisor = np.ones(num_frames, np.float32) if temperatures is None else temperatures.astype(np.float32)
         pieces = [
             _means_over_samples(logits[:, part] / divisor[:num_frames][part, None], recording.weights)
-            for part in _chunks(num_frames)
+            for part in _chunks(logits)
         ]
         lines[start] = np.concatenate(pieces, axis=1)
     if len(lines) == 1:
@@ -202,8 +203,11 @@ def frame_line(recording: RecordingSamples, temperatures: np.ndarray | None = No
     return FrameLine(probabilities, total, np.minimum(aleatoric, total), spread)
 
 
-def _chunks(num_frames: int) -> list[slice]:
-    return [slice(first, first + CHUNK_FRAMES) for first in range(0, num_frames, CHUNK_FRAMES)]
+def _chunks(logits: np.ndarray) -> list[slice]:
+    """Parts of the frames of (samples, frames, classes)."""
+    samples, num_frames, classes = logits.shape
+    step = max(MIN_CHUNK_FRAMES, CHUNK_VALUES // max(1, samples * classes))
+    return [slice(first, first + step) for first in range(0, num_frames, step)]
 
 
 def _means_over_samples(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
