@@ -7,7 +7,6 @@ between them, none within five seconds of a border between two pieces. Every run
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from runtimes import add_runtime, detector_on
 
 from modeling_easysed import DEFAULT_CHECKPOINT
 from modeling_easysed.audio_easysed import read_audio
@@ -53,17 +53,12 @@ def write(path: Path, hours: float, planned: list[tuple[float, Path, bool]], see
             file.write(samples.clip(-0.999, 0.999))
 
 
-def detect(model: str, path: str, what: str, settings: dict) -> None:
+def detect(model: str, runtime: str, path: str, what: str, settings: dict) -> None:
     """In a process of its own: prints events, seconds and peak memory as JSON.
 
     `what`: "whole", "first" (the first six minutes) or "pieces" (all six-minute pieces, one after the other).
     """
-    import torch
-
-    from modeling_easysed import SoundEventDetectionPipeline
-
-    torch.set_num_threads(1)
-    pipe = SoundEventDetectionPipeline.from_pretrained(model, device="cpu")
+    pipe = detector_on(runtime, model)
     total_s = soundfile.info(path).duration
     starts = {"whole": [0.0], "first": [0.0], "pieces": np.arange(0, total_s, PIECE_S).tolist()}[what]
     events, begin = [], time.perf_counter()
@@ -75,8 +70,14 @@ def detect(model: str, path: str, what: str, settings: dict) -> None:
         found = pipe(source, **settings).events
         events += [[event.label, event.onset + start_s, event.offset + start_s, event.decision] for event in found]
     seconds = time.perf_counter() - begin
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak_mb = own_peak_mb()
     print(json.dumps({"events": events, "seconds": seconds, "peak_mb": peak_mb, "duration_s": total_s}))
+
+
+def own_peak_mb() -> float:
+    """Of this program alone (Linux); `getrusage` would count what its parent had when it was forked."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def run(arguments: list[str]) -> dict:
@@ -117,12 +118,13 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/esc10"), help="ESC-10's clips")
     parser.add_argument("--hours", type=float, default=6.0)
     parser.add_argument("--seed", type=int, default=0)
+    add_runtime(parser)
     parser.add_argument("--settings", type=json.loads, default={"exit": 4}, help="of the pipeline, JSON")
     parser.add_argument("--out", type=Path, help="results, JSON")
     parser.add_argument("--detect", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.detect is not None:
-        detect(arguments.model, *arguments.detect, arguments.settings)
+        detect(arguments.model, arguments.runtime, *arguments.detect, arguments.settings)
         return 0
     from modeling_easysed import EasySEDConfig
     from modeling_easysed.bundled import resolve_checkpoint
@@ -131,13 +133,15 @@ def main() -> int:
     step_s = config.window_s - 2 * config.context_s
     clips = sorted(arguments.data.glob("5-*")) + sorted(arguments.data.glob("audio/5-*"))
     planned = plan(arguments.hours, step_s, clips, arguments.seed)
-    common = ["--model", arguments.model, "--settings", json.dumps(arguments.settings), "--detect"]
+    common = ["--model", arguments.model, "--runtime", arguments.runtime]
+    common += ["--settings", json.dumps(arguments.settings), "--detect"]
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "long.wav"))
         write(Path(path), arguments.hours, planned, arguments.seed)
         short, whole, pieces = (run([*common, path, what]) for what in ("first", "whole", "pieces"))
     result = {
         "model": arguments.model,
+        "runtime": arguments.runtime,
         "settings": arguments.settings,
         "hours": arguments.hours,
         "planned_clips": len(planned),

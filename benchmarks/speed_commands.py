@@ -51,6 +51,11 @@ def starts(clip: Path, repeats: int) -> dict[str, dict[str, float]]:
     detect = [*EASYSED, "detect", str(clip)]
     commands = {
         "import torch and transformers": [sys.executable, "-c", "import torch, transformers"],
+        "from transformers import PreTrainedModel": [
+            sys.executable,
+            "-c",
+            "import torch; from transformers import PreTrainedModel",
+        ],
         "easysed --help": [*EASYSED, "--help"],
         "easysed models": [*EASYSED, "models"],
         "easysed doctor clip.wav": [*EASYSED, "doctor", str(clip)],

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
+from runtimes import add_runtime, detector_on
 
-from modeling_easysed import DEFAULT_CHECKPOINT, Event, EventStream, SoundEventDetectionPipeline
+from modeling_easysed import DEFAULT_CHECKPOINT, Event, EventStream
 from modeling_easysed.audio_easysed import read_audio
 
 RATE = 16000
@@ -62,10 +62,10 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/soundscapes/audio/test"))
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
+    add_runtime(parser)
     parser.add_argument("--out", type=Path, help="results, JSON")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    pipe = SoundEventDetectionPipeline.from_pretrained(arguments.model, device="cpu")
+    pipe = detector_on(arguments.runtime, arguments.model)
     samples = np.concatenate([read_audio(path, RATE).samples for path in sorted(arguments.data.glob("*"))])
     stream = EventStream(pipe, RATE)
     result = drive(stream, samples, arguments.hours * 3600, arguments.seed)
@@ -76,6 +76,7 @@ def main() -> int:
     waits = [at_s - event.offset for event, at_s in result["came"]]
     summary = {
         "model": arguments.model,
+        "runtime": arguments.runtime,
         "hours": arguments.hours,
         "events": len(result["came"]),
         "stated_latency_s": round(stream.latency_s, 2),

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import torch
+from runtimes import detector_on
 
-from modeling_easysed import DEFAULT_CHECKPOINT, SoundEventDetectionPipeline, detector_easysed
+from modeling_easysed import DEFAULT_CHECKPOINT, detector_easysed
 from modeling_easysed.audio_easysed import read_audio
 
 RATE = 16000
@@ -57,8 +57,7 @@ def run_command(folder: Path, out: Path, model: str, settings: dict[str, Any], w
 
 def shares(path: Path, model: str, settings: dict[str, Any]) -> dict[str, float]:
     """Share of every stage in the time of one recording, one thread."""
-    torch.set_num_threads(1)
-    pipe = SoundEventDetectionPipeline.from_pretrained(model, device="cpu")
+    pipe = detector_on("onnx", model)
     samples, rate = soundfile.read(path, frames=300 * RATE, dtype="float32")  # five minutes: taken as a whole
     with tempfile.NamedTemporaryFile(suffix=".flac") as file:
         soundfile.write(file.name, samples, rate)

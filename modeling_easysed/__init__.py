@@ -25,7 +25,7 @@ _HOMES = {
     "register": "registration",
     "write_events": "formats.files",
 }
-_WITHOUT_TORCH = ("bundled", "detection_easysed", "formats.files", "registration")
+_WITHOUT_TORCH = ("bundled", "detection_easysed", "formats.files", "registration", "stream_easysed")
 
 __all__ = sorted(_HOMES)
 

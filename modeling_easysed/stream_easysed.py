@@ -18,10 +18,10 @@ import numpy as np
 from .audio_easysed import AudioError, as_float, plausible_rate, resampler_of_blocks
 from .decisions_easysed import Goal
 from .detection_easysed import Event
+from .detector_easysed import Detector
 from .finder_easysed import EventFinder
 from .input_easysed import input_warnings, measure_input
 from .listening_easysed import MIN_NEW_FRAMES
-from .pipeline_easysed import SoundEventDetectionPipeline
 from .recording_easysed import window_sizes
 from .sampling_easysed import Sampling
 
@@ -53,7 +53,7 @@ class EventStream:
 
     def __init__(
         self,
-        pipe: SoundEventDetectionPipeline,
+        pipe: Detector,
         sampling_rate: int,
         exit: int | str | None = None,
         uncertainty: str = "mc",
@@ -150,7 +150,7 @@ class EventStream:
         return input_warnings(measure_input(self._recent, self._rate)) if len(self._recent) > 0 else []
 
 
-def stream_sizes(pipe: SoundEventDetectionPipeline, window_s: float | None) -> tuple[int, int]:
+def stream_sizes(pipe: Detector, window_s: float | None) -> tuple[int, int]:
     """Log-mel frames of a window and of its context.
 
     A CNN's frames depend on no more than the context, so that its windows need to be hardly longer than twice that.
@@ -172,7 +172,7 @@ def stream_sizes(pipe: SoundEventDetectionPipeline, window_s: float | None) -> t
     return min(longest, -(-needed // config.frame_stride) * config.frame_stride), context
 
 
-def _latency_s(pipe: SoundEventDetectionPipeline, sizes: tuple[int, int], silence_s: float) -> float:
+def _latency_s(pipe: Detector, sizes: tuple[int, int], silence_s: float) -> float:
     """A silence is known when a window keeps its end: at worst a step between windows and a context later."""
     extractor = pipe.feature_extractor
     window, context = sizes

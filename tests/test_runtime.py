@@ -218,7 +218,7 @@ def test_an_accelerator_or_other_weights_need_pytorch(monkeypatch, tmp_path):
     assert not runs_on_onnx("owner/name", "cpu")
 
 
-def test_the_command_on_onnx_imports_no_pytorch_and_no_transformers(data_dir):
+def test_the_commands_on_onnx_import_no_pytorch_and_no_transformers(data_dir):
     path = data_dir / "soundscapes" / "audio" / "test" / "test_0010.ogg"
     code = "import sys; from modeling_easysed.cli.main import main; status = main(sys.argv[1:]); "
     code += "print(sorted({'torch', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
@@ -229,6 +229,10 @@ def test_the_command_on_onnx_imports_no_pytorch_and_no_transformers(data_dir):
         said[runtime] = json.loads(done.stdout)
         assert done.stderr.strip().endswith("[]" if runtime == "onnx" else "['torch', 'transformers']")
     assert_alike(said["onnx"], said["torch"])
+    stream = [sys.executable, "-c", code, "stream", "--source", "stdin", "--runtime", "onnx"]
+    samples = (20000 * np.sin(np.arange(16000))).astype("<i2")
+    done = subprocess.run(stream, input=samples.tobytes(), capture_output=True, timeout=300, check=True)
+    assert done.stderr.decode().strip().endswith("[]")
 
 
 def test_onnx_that_cannot_be_had_is_one_line(tmp_path, capsys, data_dir):
