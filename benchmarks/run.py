@@ -56,8 +56,8 @@ def measure(cases: list[Case], repeats: int) -> dict[str, dict[str, float]]:
     }
 
 
-def measure_all(is_quick: bool, repeats: int) -> dict[str, Any]:
-    """{threads: {group: {case: figures}}}."""
+def measure_all(is_quick: bool, repeats: int, only: str = "") -> dict[str, Any]:
+    """{threads: {group: {case: figures}}} of the groups whose names begin with `only`."""
     found: dict[str, Any] = {}
     for threads in THREADS:
         torch.set_num_threads(threads)
@@ -76,6 +76,8 @@ def measure_all(is_quick: bool, repeats: int) -> dict[str, Any]:
             groups["exported easysed-cnn"] = lambda own=threads: speed_cases.exported("easysed-cnn", own)
         found[str(threads)] = {}
         for group, make in groups.items():
+            if not group.startswith(only):
+                continue
             few = max(3, repeats // 4) if group == "yardsticks" else repeats
             found[str(threads)][group] = measure(make(), few)
             print(f"{group}, {threads} thread{'s' * (threads > 1)}: done", file=sys.stderr, flush=True)
@@ -131,18 +133,25 @@ def fastest(group: dict[str, dict[str, float]], prefix: str) -> float:
 # ---- what is printed -------------------------------------------------------------------------------------------------
 
 
+def case_table(cases: dict[str, Any]) -> list[str]:
+    """Milliseconds of everything; shares where the ceiling was measured as well."""
+    lines = ["| what (10 s of sound) | ms, 1 thread | ms, 2 threads | share of the ceiling, 1 thread |"]
+    lines += ["| --- | --- | --- | --- |"]
+    product = cases["1"].get("ceiling", {}).get("matrix product")
+    for group, own in cases["1"].items():
+        for name, one in own.items():
+            share = ""
+            if product is not None and "macs" in one:
+                share = f"{100 * one['macs'] / one['ms'] / (product['macs'] / product['fastest_ms']):.0f} %"
+            lines.append(f"| {group}: {name} | {one['ms']:g} | {cases['2'][group][name]['ms']:g} | {share} |")
+    return lines
+
+
 def markdown(result: dict[str, Any]) -> list[str]:
     """Promises, then a table per group."""
     lines = ["| promise | at least | measured |", "| --- | --- | --- |"]
     lines += [f"| {name} | {PROMISES[name]} x | {value:g} x |" for name, value in result["ratios"].items()]
-    rates = {threads: own["ceiling"]["matrix product"] for threads, own in result["cases"].items()}
-    rate = {threads: one["macs"] / one["fastest_ms"] for threads, one in rates.items()}
-    lines += ["", "| what (10 s of sound) | ms, 1 thread | ms, 2 threads | share of the ceiling, 1 thread |"]
-    lines += ["| --- | --- | --- | --- |"]
-    for group, cases in result["cases"]["1"].items():
-        for name, one in cases.items():
-            share = f"{100 * one['macs'] / one['ms'] / rate['1']:.0f} %" if "macs" in one else ""
-            lines.append(f"| {group}: {name} | {one['ms']:g} | {result['cases']['2'][group][name]['ms']:g} | {share} |")
+    lines += ["", *case_table(result["cases"])]
     lines += [
         "",
         "| part of a trusted detection, 1 thread, onnxruntime | exit 1, ms | exit 4, ms |",
@@ -164,6 +173,7 @@ def markdown(result: dict[str, Any]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", metavar="GROUP", help="measure this group alone, e.g. exported; no commands")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/soundscapes/audio/test"))
     parser.add_argument("--out", type=Path, help="JSON")
@@ -171,6 +181,9 @@ def main() -> int:
     arguments = parser.parse_args()
     repeats = 5 if arguments.quick else arguments.repeats
     result: dict[str, Any] = {"machine": speed_commands.describe_machine()}
+    if arguments.only is not None:
+        print("\n".join(case_table(measure_all(arguments.quick, repeats, arguments.only))))
+        return 0
     result["cases"] = measure_all(arguments.quick, repeats)
     result["parts"] = {str(exit): speed_cases.parts("easysed-cnn", exit, repeats) for exit in (1, 4)}
     result |= commands(arguments.data, arguments.quick)

@@ -152,9 +152,15 @@ def executorch_call(folder: Path, graph: ExportGraph) -> Callable[[], object]:
     from modeling_easysed.export.to_executorch import write_executorch
 
     write_executorch(graph, folder / "easysed.pte")
-    method = Runtime.get().load_program((folder / "easysed.pte").read_bytes()).load_method("forward")
+    content = (folder / "easysed.pte").read_bytes()
+    program = Runtime.get().load_program(content)
+    method = program.load_method("forward")
     inputs = [torch.from_numpy(one) for one in graph_inputs(graph).values()]
-    return partial(method.execute, inputs)
+
+    def call(alive: tuple = (content, program)) -> object:  # the method reads what both hold, and keeps neither
+        return method.execute(inputs)
+
+    return call
 
 
 def detections(name: str, threads: int) -> list[Case]:
