@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 from augment import augment_features
-from batches import Sounds, TrainingBatches, crop_scene, fit_feature_extractor, prepared_ahead, read_sounds, source_name
+from batches import (
+    Sounds,
+    TrainingBatches,
+    crop_scene,
+    default_workers,
+    fit_feature_extractor,
+    prepared_ahead,
+    read_sounds,
+    source_name,
+)
 from data import Scene
 from settings import Settings, load_settings
 from soundscapes import Recipe, Soundscape
@@ -84,6 +93,14 @@ def test_weak_samples_keep_their_clip_labels(parts):
         else:
             assert torch.equal(sample["frame_labels"], known["frame_labels"])
     assert 18 <= hidden <= 42  # 30 expected, 3 standard deviations
+
+
+def test_a_gpu_gets_as_many_workers_as_there_are_processors_for_it(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(12)), raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert default_workers(1) == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [default_workers(number) for number in (1, 2, 4, 12, 24)] == [8, 5, 2, 1, 1]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

@@ -4,6 +4,7 @@ Sample `number` is the same on whatever process, in whatever micro-batch, by wha
 augmentation and whether its frame labels are hidden. Step k has the samples k x batch_size up to (k + 1) x batch_size,
 so a run that goes on at step k sees what an unbroken one would have seen."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from modeling_easysed import EasySEDConfig, EasySEDFeatureExtractor
 
 STATISTICS_SOUNDSCAPES = 200  # 2000 s of audio fix mean and deviation of a mel band to a few hundredths of a dB
 LAST_SOUNDSCAPE = 2**32 - 1  # the statistics count down from here: training never comes to these
+MAX_WORKERS = 8
 PREFETCH = 2  # batches that each worker has ready at most
 SAMPLE_STREAM, SCENE_STREAM = 3, 5  # of random numbers; the mixer and the synthetic sounds have 1, 2 and 4
 
@@ -154,7 +156,7 @@ class TrainingBatches(Dataset):
         soft_targets: SoftTargets | None = None,
     ) -> None:
         self.sounds, self.extractor, self.config, self.settings = sounds, extractor, config, settings
-        self.soft_targets = soft_targets
+        self.soft_targets, self.num_processes = soft_targets, num_processes
         self.labels = [config.id2label[index] for index in range(config.num_labels)]
         micro = np.arange(settings.batch_size).reshape(settings.gradient_accumulation, num_processes, -1)
         self.own = (
@@ -194,6 +196,8 @@ def prepared_ahead(batches: TrainingBatches, first_step: int) -> DataLoader:
     on scaling where a GPU wants more. On Linux they are forked and share the clips in memory.
     """
     num_workers = batches.settings.num_workers
+    if num_workers is None:
+        num_workers = default_workers(batches.num_processes)
     return DataLoader(
         batches,
         batch_size=None,
@@ -204,6 +208,14 @@ def prepared_ahead(batches: TrainingBatches, first_step: int) -> DataLoader:
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own, so that starting to load draws nothing from the generator of dropout
     )
+
+
+def default_workers(num_processes: int) -> int:
+    """One beside a CPU that learns, which keeps it busy; a GPU waits for one, and shares the processors with no one."""
+    if not torch.cuda.is_available():
+        return 1
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_WORKERS, max(1, processors // num_processes - 1))
 
 
 def source_name(source: str) -> str:

@@ -63,7 +63,8 @@ class Settings:
         weak_fraction: share of the soundscapes whose frame labels are hidden, clip labels kept.
         mixed_precision: "no", "bf16" or "auto" (bf16 where the processor has it in hardware).
         num_threads: torch threads per process on the CPU, or None for torch's choice.
-        num_workers: processes that prepare batches ahead, per training process; 0 = none, each batch when it is due.
+        num_workers: processes that prepare batches ahead, per training process; 0 = none, each batch when it is due;
+            None = one where a CPU learns, as many as there are processors for it (8 at most) where a GPU does.
         validate_every, checkpoint_every: steps.
         log_every: steps between two entries in TensorBoard, and between two lines where stderr is no terminal.
         early_stop_patience: validations in a row without a better F1 of the deepest exit after which training stops;
@@ -103,7 +104,7 @@ class Settings:
     weak_fraction: float = 0.0
     mixed_precision: str = "auto"
     num_threads: int | None = None
-    num_workers: int = 1
+    num_workers: int | None = None
     validate_every: int = 250
     checkpoint_every: int = 250
     log_every: int = 10
