@@ -17,10 +17,11 @@ import onnx
 import torch
 from torch import nn
 
-from modeling_easysed.backbones_easysed import ConvolutionalBackbone, frames_first
+from modeling_easysed.backbones_easysed import ConvolutionalBackbone
 from modeling_easysed.bundled import read_weights_header, resolve_checkpoint
 from modeling_easysed.export.errors import ExportError, quiet_exporters
 from modeling_easysed.export.graph import BACKBONES
+from modeling_easysed.export.time_last import FramesFirst, MelsFirst, time_last
 from modeling_easysed.modeling_easysed import EasySEDForSoundEventDetection
 from modeling_easysed.monte_carlo_easysed import evaluating
 from modeling_easysed.runtime.choice import FORMAT, GRAPHS, INDEX, WEIGHTS, header_hash
@@ -35,13 +36,11 @@ TOLERANCE = 1e-4  # of prepared hidden states
 class Chain(nn.Module):
     """Modules of a trunk one after the other, without a mask."""
 
-    def __init__(self, *parts: nn.Module, is_spectral: bool = False, head: nn.Module | None = None) -> None:
+    def __init__(self, *parts: nn.Module, head: nn.Module | None = None) -> None:
         super().__init__()
-        self.parts, self.is_spectral, self.head = nn.ModuleList(parts), is_spectral, head
+        self.parts, self.head = nn.ModuleList(parts), head
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`is_spectral`: (batch, channels, frames, mels) become (batch, frames, features) first."""
-        x = frames_first(x) if self.is_spectral else x
         for part in self.parts:
             x = part(x) if isinstance(part, (nn.Linear, nn.LayerNorm, Chain)) else part(x, None)
         return x if self.head is None else self.head.prepare(x, None)
@@ -51,16 +50,17 @@ def chains_of(model: EasySEDForSoundEventDetection) -> tuple[list[Chain], list[C
     """What leads from state to state, and from every state to what the passes of its exit share."""
     trunk, exits = model.easysed.backbone, model.exits
     if isinstance(trunk, ConvolutionalBackbone):
-        steps = [Chain(trunk.stem, trunk.stages[0]), *(Chain(stage) for stage in trunk.stages[1:])]
-        heads = [Chain(is_spectral=True, head=head) for head in exits[: len(steps)]]
+        stages = [time_last(stage) for stage in trunk.stages]
+        steps = [Chain(MelsFirst(), time_last(trunk.stem), stages[0]), *(Chain(stage) for stage in stages[1:])]
+        heads = [Chain(head=time_last(head)) for head in exits[: len(steps)]]
         if trunk.temporal_stage is not None:
-            steps.append(Chain(trunk.temporal_stage, is_spectral=True))
+            steps.append(Chain(time_last(trunk.temporal_stage)))
             heads.append(Chain(head=exits[-1]))
         return steps, heads
     borders = [0, *trunk.exit_layers]
     blocks = [trunk.blocks[begin:end] for begin, end in zip(borders, borders[1:], strict=False)]
-    stem = Chain(trunk.stem, *trunk.stem_stages)
-    first = Chain(stem, Chain(trunk.patch_projection, is_spectral=True), *blocks[0])
+    stem = Chain(MelsFirst(), time_last(trunk.stem), *map(time_last, trunk.stem_stages), FramesFirst())
+    first = Chain(stem, trunk.patch_projection, *blocks[0])
     heads = [Chain(norm, head=head) for norm, head in zip(trunk.exit_norms, exits, strict=True)]
     return [first, *(Chain(*own) for own in blocks[1:])], heads
 
@@ -119,7 +119,7 @@ def trace(module: nn.Module, example: torch.Tensor, stride: int) -> onnx.ModelPr
 
     `stride`: frames of "x" for one output frame. A single output frame would be traced as a case of its own.
     """
-    time_axis = 1 if example.ndim == 3 else 2
+    time_axis = 1 if example.ndim == 3 else 3
     shapes = {"x": {0: torch.export.Dim("batch"), time_axis: torch.export.Dim("frames", min=stride + 1)}}
     program = torch.export.export(module.eval(), (example,), dynamic_shapes=shapes)
     exported = torch.onnx.export(
