@@ -109,7 +109,7 @@ class Familiarity(NamedTuple):
 
     def measure(self, embeddings: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Unfamiliarity (events,) of embeddings (events, size) taken for classes (events,)."""
-        squares = np.einsum("ni,ij,nj->n", embeddings, self.quadratic, embeddings)
+        squares = (embeddings @ self.quadratic * embeddings).sum(1)
         distance = squares + (embeddings * self.linear[classes]).sum(1) + self.constant[classes]
         return (distance - self.median) / self.spread
 
@@ -131,6 +131,7 @@ class Calibration:
         if missing:
             raise CalibrationError(f"calibration lacks {missing}: run training/calibrate.py for this checkpoint")
         self.saved, self.labels, self.id = saved, list(labels), str(saved["id"])
+        self._maps: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
         self.familiarity = {int(k): Familiarity.load(own["familiarity"]) for k, own in saved["exits"].items()}
 
     def check(self, exit_index: int, setting: str) -> dict[str, Any]:
@@ -147,8 +148,9 @@ class Calibration:
 
     def temperatures(self, frame_exits: np.ndarray) -> np.ndarray:
         """(frames,) the temperature of the exit (frames,) that spoke there."""
-        own = {int(index): self.temperature(index) for index in np.unique(frame_exits)}
-        return np.array([own[int(index)] for index in frame_exits])
+        deepest = int(np.max(frame_exits, initial=0))
+        spoke = np.bincount(frame_exits, minlength=deepest + 1) > 0
+        return np.array([self.temperature(index) if spoke[index] else 1.0 for index in range(deepest + 1)])[frame_exits]
 
     def doubt_limits(self, num_exits: int) -> list[float]:
         """Of exits 1 to num_exits - 1, for `sample_window`."""
@@ -168,7 +170,10 @@ class Calibration:
         familiarity = self.familiarity[one.exit_index]
         unfamiliarity = familiarity.measure(one.embedding[None], np.array([one.box.class_index]))[0]
         own = fitted["classes"].get(self.labels[one.box.class_index])
-        coefficients, covariance = map_of_class(fitted if own is None else own)
+        key = (one.exit_index, setting, None if own is None else one.box.class_index)
+        if key not in self._maps:
+            self._maps[key] = map_of_class(fitted if own is None else own)
+        coefficients, covariance = self._maps[key]
         features = feature_row(one, float(unfamiliarity))
         middle, variance = float(features @ coefficients), float(features @ covariance @ features)
         moved = coefficients[1] ** 2 * (one.sample_spread**2 + one.shift_spread**2)

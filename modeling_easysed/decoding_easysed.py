@@ -285,7 +285,8 @@ def _rises_to_falls(steps: np.ndarray) -> _Spans:
 
     Of rises in a row, and of falls in a row, the steepest counts.
     """
-    padded = np.pad(steps, ((0, 0), (1, 1)))
+    padded = np.zeros((steps.shape[0], steps.shape[1] + 2))
+    padded[:, 1:-1] = steps
     left, right = padded[:, :-2], padded[:, 2:]
     rises = (steps > left) & (steps >= right) & (steps > SMALLEST_STEP)
     falls = (steps <= left) & (steps < right) & (steps < -SMALLEST_STEP)

@@ -3,6 +3,7 @@
 Calibration turns evidence into a confidence and intervals, reasons turn it into words. Levels are logits of mean
 probabilities inside the event, so that 0.99 and 0.999 differ."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ class Evidence:
 
 def to_logit(probability: np.ndarray | float) -> np.ndarray:
     """Logit of probabilities clipped to [1e-3, 1 - 1e-3], any shape."""
-    clipped = np.clip(probability, LEVEL_LIMIT, 1 - LEVEL_LIMIT)
+    clipped = np.minimum(np.maximum(probability, LEVEL_LIMIT), 1 - LEVEL_LIMIT)
     return np.log(clipped / (1 - clipped))
 
 
@@ -125,12 +126,12 @@ def _evidence_of(box: Box, measured: _Measured) -> Evidence:
     on_grid = frames_inside(box, 0.0, measured.grid_s, len(mean))
     exit_levels = to_logit(measured.exits[:, inside, own].mean(1))
     exit_levels = exit_levels[~np.isnan(exit_levels)]
-    samples = _around(box, measured)
-    levels = sample_levels(box, samples, measured.frame_s)
+    near = _around(box, measured)
+    levels = sample_levels(box, near, measured.frame_s)
     # (views, samples)
     view_levels = levels @ weights
     onset, offset = (
-        border_spread(box, rising, samples, weights, measured.frame_s, mean[:, own], measured.grid_s)
+        border_spread(box, rising, near, weights, measured.frame_s, mean[:, own], measured.grid_s)
         for rising in (True, False)
     )
     others = np.delete(mean[on_grid].mean(0), own)
@@ -155,15 +156,34 @@ def _evidence_of(box: Box, measured: _Measured) -> Evidence:
     )
 
 
-def _around(box: Box, measured: _Measured) -> dict[float, np.ndarray]:
-    """Probabilities of a box's class in and around it, {first frame's centre, s: (samples, frames)} per view."""
-    margin_s = BORDER_REACH_S + 2 * measured.frame_s
-    near = {}
-    for first_s, logits in measured.logits.items():
-        start = max(0, int((box.onset - margin_s - first_s) / measured.frame_s))
-        stop = int((box.offset + margin_s - first_s) / measured.frame_s) + 1
-        near[first_s + start * measured.frame_s] = sigmoid(logits[:, start:stop, box.class_index])
-    return near
+class _Near(NamedTuple):
+    """Probabilities of a box's class in and around it.
+
+    Attributes:
+        values: (views, samples, frames); where a view ends earlier its last frame is repeated: no line crosses there.
+        first_s: (views,) centre of each view's first frame, seconds.
+        lengths: (views,) frames without the repeated ones.
+    """
+
+    values: np.ndarray
+    first_s: np.ndarray
+    lengths: np.ndarray
+
+
+def _around(box: Box, measured: _Measured) -> _Near:
+    margin_s, frame_s = BORDER_REACH_S + 2 * measured.frame_s, measured.frame_s
+    firsts = np.array(list(measured.logits))
+    starts = np.maximum(0, ((box.onset - margin_s - firsts) / frame_s).astype(np.int64))
+    stops = ((box.offset + margin_s - firsts) / frame_s).astype(np.int64) + 1
+    stops = np.minimum(stops, [logits.shape[1] for logits in measured.logits.values()])
+    frames = _frames_between(starts, stops)
+    near = [logits[:, own, box.class_index] for logits, own in zip(measured.logits.values(), frames, strict=True)]
+    return _Near(sigmoid(np.stack(near)), firsts + starts * frame_s, stops - starts)
+
+
+def _frames_between(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Frames start .. stop - 1 of every view, (views, longest), the last one repeated."""
+    return np.minimum(starts[:, None] + np.arange((stops - starts).max()), stops[:, None] - 1)
 
 
 def find_candidates(
@@ -192,34 +212,27 @@ def find_candidates(
 
 def frames_inside(box: Box, first_s: float, frame_s: float, num_frames: int) -> slice:
     """Frames whose centre, first_s + k x frame_s, lies in the box; at least one."""
-    start = int(np.clip(np.ceil((box.onset - first_s) / frame_s - 1e-6), 0, num_frames - 1))
-    stop = int(np.clip(np.floor((box.offset - first_s) / frame_s + 1e-6) + 1, start + 1, num_frames))
+    start = min(max(math.ceil((box.onset - first_s) / frame_s - 1e-6), 0), num_frames - 1)
+    stop = min(max(math.floor((box.offset - first_s) / frame_s + 1e-6) + 1, start + 1), num_frames)
     return slice(start, stop)
 
 
-def sample_levels(box: Box, samples: dict[float, np.ndarray], frame_s: float) -> np.ndarray:
+def sample_levels(box: Box, near: _Near, frame_s: float) -> np.ndarray:
     """Level of the box in every view and sample, (views, samples), logits.
 
     Args:
         box: the candidate.
-        samples: {start of the view in seconds: probabilities of its class (samples, frames)}.
+        near: its class around it.
         frame_s: seconds of one output frame.
     """
-    rows = []
-    for first_s, values in samples.items():
-        inside = frames_inside(box, first_s, frame_s, values.shape[1])
-        rows.append(to_logit(values[:, inside].mean(1)))
-    return np.stack(rows)
+    is_inside = np.zeros((len(near.values), near.values.shape[2], 1), near.values.dtype)
+    for own, first_s, length in zip(is_inside, near.first_s.tolist(), near.lengths.tolist(), strict=True):
+        own[frames_inside(box, first_s, frame_s, length)] = 1.0
+    return to_logit((near.values @ is_inside / is_inside.sum(1, keepdims=True))[..., 0])
 
 
 def border_spread(
-    box: Box,
-    rising: bool,
-    samples: dict[float, np.ndarray],
-    weights: np.ndarray,
-    frame_s: float,
-    mean: np.ndarray,
-    grid_s: float,
+    box: Box, rising: bool, near: _Near, weights: np.ndarray, frame_s: float, mean: np.ndarray, grid_s: float
 ) -> tuple[float, float]:
     """Spread and rise of the onset (`rising`) or offset of a box, seconds; see `Evidence`.
 
@@ -232,32 +245,32 @@ def border_spread(
     """
     border = box.onset if rising else box.offset
     level = float(np.interp(border, np.arange(len(mean)) * grid_s, mean))
-    squares = np.zeros(len(weights))
-    for first_s, values in samples.items():
-        start = max(0, int((border - BORDER_REACH_S - first_s) / frame_s))
-        window = values[:, start : int((border + BORDER_REACH_S - first_s) / frame_s) + 2]
-        distance = np.full(len(weights), BORDER_REACH_S)
-        if window.shape[1] > 1:
-            left, right = window[:, :-1], window[:, 1:]
-            crosses = (left < level) & (right >= level) if rising else (left >= level) & (right < level)
-            share = np.divide(level - left, right - left, out=np.zeros_like(left), where=left != right)
-            times = first_s + (start + np.arange(left.shape[1]) + share) * frame_s
-            distance = np.where(crosses, np.abs(times - border), BORDER_REACH_S).min(1)
-        squares += np.minimum(distance, BORDER_REACH_S) ** 2
-    here = int(np.clip(np.floor(border / grid_s + 0.5 + 1e-6), 0, len(mean) - 1))  # borders lie between two points
+    starts = np.maximum(0, ((border - BORDER_REACH_S - near.first_s) / frame_s).astype(np.int64))
+    stops = np.minimum(((border + BORDER_REACH_S - near.first_s) / frame_s).astype(np.int64) + 2, near.lengths)
+    frames = _frames_between(starts, np.maximum(stops, starts + 1))
+    window = np.take_along_axis(near.values, frames[:, None], axis=2)
+    left, right = window[..., :-1], window[..., 1:]
+    crosses = (left < level) & (right >= level) if rising else (left >= level) & (right < level)
+    view, sample, place = np.nonzero(crosses)
+    before, after = left[crosses], right[crosses]
+    times = near.first_s[view] + (frames[view, place] + (level - before) / (after - before)) * frame_s
+    distance = np.full(window.shape[:2], BORDER_REACH_S)
+    np.minimum.at(distance, (view, sample), np.abs(times - border))
+    square = float((distance**2).sum(0) @ weights) / len(distance)
+    here = min(max(math.floor(border / grid_s + 0.5 + 1e-6), 0), len(mean) - 1)  # borders lie between two points
     reach = max(1, round(frame_s / grid_s))
     low, high = max(0, here - reach), min(len(mean) - 1, here + reach)
     slope = abs(float(mean[high] - mean[low])) / max((high - low) * grid_s, 1e-9)
     top = float(mean[frames_inside(box, 0.0, grid_s, len(mean))].max())
-    return float(np.sqrt(squares @ weights / len(samples))), min(BORDER_REACH_S, top / max(slope, 1e-9))
+    return math.sqrt(square), min(BORDER_REACH_S, top / max(slope, 1e-9))
 
 
 def quantile_of_columns(rows: np.ndarray, quantile: float) -> np.ndarray:
     """`np.quantile(rows, quantile, axis=0)` of (rows, values), several times faster: whole lines are sorted."""
-    lines = np.sort(np.ascontiguousarray(rows.T), axis=1)
     position = quantile * (len(rows) - 1)
     lower = int(position)
     upper = min(lower + 1, len(rows) - 1)
+    lines = np.sort(np.ascontiguousarray(rows.T), axis=1)
     return lines[:, lower] + np.float32(position - lower) * (lines[:, upper] - lines[:, lower])
 
 

@@ -5,6 +5,7 @@ blocks, so that hours need hardly more memory than minutes. A warning is given o
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,7 +72,7 @@ def measure_input(samples: np.ndarray, sampling_rate: int) -> InputMeasures:
     lowest, highest = float(min(map(np.min, blocks))), float(max(map(np.max, blocks)))
     dc_offset = sum(float(np.sum(block, dtype=np.float64)) for block in blocks) / len(samples)
     total, frame_powers = _powers(blocks, frame, dc_offset)
-    floor, loud = np.percentile(frame_powers, (10, 95))
+    floor, loud = _quantiles(frame_powers, 0.1, 0.95)
     loud_frames = np.flatnonzero(frame_powers > max(_ratio(-LOUD_RANGE_DB) * frame_powers.max(), _ratio(SILENCE_DB)))
     spectrum, bin_hz = _spectrum(samples, frame, loud_frames, dc_offset), sampling_rate / frame
     cutoff_hz = _cutoff(spectrum, bin_hz) if len(loud_frames) >= MIN_LOUD_FRAMES else None
@@ -88,6 +89,12 @@ def measure_input(samples: np.ndarray, sampling_rate: int) -> InputMeasures:
         cutoff_hz=cutoff_hz,
         flatness=_flatness(spectrum[math.ceil(100.0 / bin_hz) : int(MAX_CUTOFF_HZ / bin_hz) + 1]),
     )
+
+
+def _quantiles(values: np.ndarray, *shares: float) -> list[float]:
+    """`np.quantile` of (values,), whose own checks take longer than a sort of ten seconds' frames."""
+    line = np.sort(values)
+    return np.interp([share * (len(line) - 1) for share in shares], np.arange(len(line)), line).tolist()
 
 
 def _ratio(db: float) -> float:
@@ -116,35 +123,55 @@ def _num_clipped(blocks: list[np.ndarray], lowest: float, highest: float, dc_off
         if min(top, top - sign * dc_offset) < CLIPPED_MIN_PEAK:
             continue  # an extreme near zero or near the mean is where a one-sided signal rests
         for block in blocks:
-            upright = np.float32(sign) * block
-            rippled += _num_flat(upright, top, *CLIPPED_RIPPLED)
-            as_cut += _num_flat(upright, top, *CLIPPED_AS_CUT)
+            near = _near_top(block, sign, top, CLIPPED_RIPPLED[0])
+            rippled += _num_flat(block, sign, near, top, *CLIPPED_RIPPLED)
+            as_cut += _num_flat(block, sign, near, top, *CLIPPED_AS_CUT)
     return max(as_cut, rippled if rippled >= RIPPLED_MIN_SAMPLES else 0)
 
 
-def _num_flat(block: np.ndarray, top: float, tolerance: float, min_run: int) -> int:
-    """Samples of (samples,) in flat runs at `top` that end in corners."""
-    width = max(tolerance * top, SMALLEST_STEP)
-    is_flat = np.zeros(len(block) + 2, bool)
-    np.greater_equal(block, top - width, out=is_flat[1:-1])
-    edges = np.flatnonzero(is_flat[1:] != is_flat[:-1])
-    start, length = edges[::2], edges[1::2] - edges[::2]
+def _width(top: float, tolerance: float) -> float:
+    return max(tolerance * top, SMALLEST_STEP)
+
+
+def _near_top(block: np.ndarray, sign: float, top: float, tolerance: float) -> np.ndarray:
+    """Places in (samples,) where it is within the tolerance of the extreme `sign` x `top`."""
+    limit = np.float32(top - _width(top, tolerance))
+    return np.flatnonzero(block >= limit if sign > 0 else block <= -limit)
+
+
+def _num_flat(block: np.ndarray, sign: float, near: np.ndarray, top: float, tolerance: float, min_run: int) -> int:
+    """Samples of (samples,) in flat runs at the extreme `sign` x `top` that end in corners.
+
+    `near`: places to look at, those of a wider tolerance.
+    """
+    width = _width(top, tolerance)
+    flat = near[np.float32(sign) * block[near] >= np.float32(top - width)]
+    if len(flat) < min_run:
+        return 0
+    is_first = np.diff(flat, prepend=-2) > 1
+    start = flat[is_first]
+    length = np.diff(np.append(np.flatnonzero(is_first), len(flat)))
     start, length = start[length >= min_run], length[length >= min_run]
     if len(start) == 0:
         return 0
     if not np.any(block[::97] / COARSE_STEP % 1):  # 8-bit audio, whose smooth tops are flat
         width = max(width, COARSE_STEP)
     beyond = (length + 1) // 2
-    left, right = block[np.maximum(start - beyond, 0)], block[np.minimum(start + length - 1 + beyond, len(block) - 1)]
-    return int(length[top - np.maximum(left, right) > CLIPPED_FALL * width].sum())
+    corners = np.stack([np.maximum(start - beyond, 0), np.minimum(start + length - 1 + beyond, len(block) - 1)])
+    return int(length[top - (np.float32(sign) * block[corners]).max(axis=0) > CLIPPED_FALL * width].sum())
+
+
+@lru_cache(maxsize=8)
+def _window(length: int) -> np.ndarray:
+    """Periodic Hann window (length,)."""
+    return np.hanning(length + 1)[:-1].astype(np.float32)
 
 
 def _spectrum(samples: np.ndarray, frame: int, loud_frames: np.ndarray, dc_offset: float) -> np.ndarray:
     """Mean power, (bins,), of at most `MAX_LOUD_FRAMES` of the frames, spread evenly; zeros where there are none."""
     chosen = loud_frames[:: 1 + len(loud_frames) // MAX_LOUD_FRAMES]
     frames = samples[: len(samples) // frame * frame].reshape(-1, frame)[chosen] - np.float32(dc_offset)
-    window = np.hanning(frame + 1)[:-1].astype(np.float32)
-    power = np.square(np.abs(np.fft.rfft(frames * window)))  # (frames, bins)
+    power = np.square(np.abs(np.fft.rfft(frames * _window(frame))))  # (frames, bins)
     return power.sum(axis=0, dtype=np.float64) / max(1, len(chosen))
 
 
@@ -154,6 +181,8 @@ def _cutoff(spectrum: np.ndarray, bin_hz: float) -> float | None:
     if len(spectrum) <= 3 * width:
         return None
     levels = 10.0 * np.log10(spectrum + 1e-15 * spectrum.max())
+    if levels.max() - levels[-width:].max() < CLIFF_DEPTH_DB:
+        return None  # it is not quiet up there
     windows = np.lib.stride_tricks.sliding_window_view(levels, width)
     below, above = windows[: -2 * width], windows[2 * width :]  # row k: the bands that end and begin `width` apart
     highest_above = np.maximum.accumulate(levels[::-1])[::-1][2 * width :][: len(below)]

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .sampling_easysed import Sampling, WindowSamples, binary_entropy, network_of, sample_window, sigmoid
+from .sampling_easysed import Sampling, WindowSamples, network_of, probabilities_and_entropy, sample_window, sigmoid
 from .shifts_easysed import average_lines, average_views, view_starts
 from .windows_easysed import Window, join_windows, plan_windows
 
-CHUNK_VALUES = 2**19  # probabilities that are averaged at once: they fit in a processor's cache
+CHUNK_VALUES = 2**16  # probabilities that are averaged at once: they fit in a processor's cache
 MIN_CHUNK_FRAMES = 16
 FEATURE_BLOCK_FRAMES = 12_000  # log-mel frames made at once (2 minutes), so that the spectrum of hours fits in memory
 
@@ -171,7 +171,7 @@ def mean_probabilities(recording: RecordingSamples) -> np.ndarray:
     """`frame_line(recording).probabilities`, (grid, classes), without what else that computes."""
     means = {}
     for start, logits in recording.views.items():
-        parts = [np.tensordot(recording.weights, sigmoid(logits[:, part]), 1) for part in _chunks(logits)]
+        parts = [_mean_over_samples(sigmoid(logits[:, part]), recording.weights) for part in _chunks(logits)]
         means[start] = np.concatenate(parts)
     if len(means) > 1:
         return np.clip(average_views(means, recording.frame_samples, recording.grid()), 0.0, 1.0)
@@ -210,13 +210,18 @@ def _chunks(logits: np.ndarray) -> list[slice]:
     return [slice(first, first + step) for first in range(0, num_frames, step)]
 
 
+def _mean_over_samples(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean (frames, classes) of (samples, frames, classes)."""
+    return (weights @ values.reshape(len(weights), -1)).reshape(values.shape[1:])
+
+
 def _means_over_samples(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted mean, entropy and deviation (3, frames, classes) of probabilities of (samples, frames, classes)."""
-    probabilities = sigmoid(logits)
-    mean = np.tensordot(weights, probabilities, 1)
-    entropy = np.tensordot(weights, binary_entropy(logits), 1)
+    probabilities, entropy = (one.reshape(len(weights), -1) for one in probabilities_and_entropy(logits))
+    mean = weights @ probabilities
     probabilities -= mean
-    return np.stack([mean, entropy, np.sqrt(np.tensordot(weights, np.square(probabilities, out=probabilities), 1))])
+    variance = weights @ np.square(probabilities, out=probabilities)
+    return np.stack([mean, weights @ entropy, np.sqrt(variance)]).reshape(3, *logits.shape[1:])
 
 
 __all__ = [

@@ -166,14 +166,33 @@ def window_doubt(frame_logits: np.ndarray, frame_duration_s: float) -> float:
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Probabilities of logits, any shape, without overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits)))
+    values = np.asarray(np.multiply(logits, np.float32(0.5), order="C"))
+    np.tanh(values, out=values)
+    values += np.float32(1.0)
+    values *= np.float32(0.5)
+    return values[()]
+
+
+def probabilities_and_entropy(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and entropies in nats of Bernoulli variables with these logits, any shape; finite for any logit.
+
+    From one exponential, in place: what is written anew costs more here than what is computed.
+    """
+    distance = np.asarray(np.abs(logits, order="C"))
+    rarer = np.negative(distance)
+    np.exp(rarer, out=rarer)
+    entropy = rarer + np.float32(1.0)
+    rarer /= entropy  # probability of the rarer outcome
+    np.log(entropy, out=entropy)
+    distance *= rarer
+    entropy += distance
+    probabilities = np.subtract(np.greater(logits, 0), rarer, out=rarer)
+    return np.abs(probabilities, out=probabilities), entropy
 
 
 def binary_entropy(logits: np.ndarray) -> np.ndarray:
     """Entropy in nats of Bernoulli variables with these logits, any shape; finite for any finite logit."""
-    distance = np.abs(logits)
-    rest = np.exp(-distance)  # p of the rarer outcome is rest / (1 + rest)
-    return np.log(1.0 + rest) + distance * rest / (1.0 + rest)
+    return probabilities_and_entropy(logits)[1]
 
 
 __all__ = [
@@ -183,6 +202,7 @@ __all__ = [
     "WindowSamples",
     "binary_entropy",
     "network_of",
+    "probabilities_and_entropy",
     "sample_window",
     "sigmoid",
     "window_doubt",

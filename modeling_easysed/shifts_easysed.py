@@ -52,8 +52,11 @@ def interpolate_frames(values: np.ndarray, start: int, frame_samples: int, times
     right = np.minimum(left + 1, values.shape[-2] - 1)
     weight = (position - left).astype(values.dtype)[:, None]
     # (grid, 1)
-    low = values[..., left, :]
-    return low + weight * (values[..., right, :] - low)
+    low, between = np.take(values, left, axis=-2), np.take(values, right, axis=-2)
+    between -= low
+    between *= weight
+    between += low
+    return between
 
 
 def average_views(views: dict[int, np.ndarray], frame_samples: int, times: np.ndarray) -> np.ndarray:

@@ -43,7 +43,11 @@ class Chain(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for part in self.parts:
             x = part(x) if isinstance(part, (nn.Linear, nn.LayerNorm, Chain)) else part(x, None)
-        return x if self.head is None else self.head.prepare(x, None)
+        if self.head is None:
+            return x
+        prepared = self.head.prepare(x, None)
+        # (batch, width, output frames), with one mel band in between where time is last
+        return prepared.squeeze(2) if prepared.ndim == 4 else prepared
 
 
 def chains_of(model: EasySEDForSoundEventDetection) -> tuple[list[Chain], list[Chain]]:
@@ -52,11 +56,10 @@ def chains_of(model: EasySEDForSoundEventDetection) -> tuple[list[Chain], list[C
     if isinstance(trunk, ConvolutionalBackbone):
         stages = [time_last(stage) for stage in trunk.stages]
         steps = [Chain(MelsFirst(), time_last(trunk.stem), stages[0]), *(Chain(stage) for stage in stages[1:])]
-        heads = [Chain(head=time_last(head)) for head in exits[: len(steps)]]
         if trunk.temporal_stage is not None:
-            steps.append(Chain(time_last(trunk.temporal_stage)))
-            heads.append(Chain(head=exits[-1]))
-        return steps, heads
+            last = time_last(trunk.temporal_stage)
+            steps.append(Chain(last.projection, *last.blocks))
+        return steps, [Chain(head=time_last(head)) for head in exits]
     borders = [0, *trunk.exit_layers]
     blocks = [trunk.blocks[begin:end] for begin, end in zip(borders, borders[1:], strict=False)]
     stem = Chain(MelsFirst(), time_last(trunk.stem), *map(time_last, trunk.stem_stages), FramesFirst())

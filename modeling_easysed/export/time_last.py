@@ -1,7 +1,8 @@
 """A trunk that computes the same with time as the last axis: (batch, channels, mels, frames).
 
-onnxruntime's convolutions are quick along rows of hundreds of frames and slow along rows of four mel bands. The weights
-stay as they lie in the checkpoint: a graph names their transposes, which onnxruntime makes once, when it loads."""
+onnxruntime's convolutions are quick along rows of hundreds of frames and slow along rows of four mel bands, and those of
+images quicker than those of sequences: what has no mel bands any more keeps one. The weights stay as they lie in the
+checkpoint: a graph names their transposes, which onnxruntime makes once, when it loads."""
 
 import copy
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from modeling_easysed.backbones_easysed import FrameProjection, Stem
+from modeling_easysed.backbones_easysed import FrameProjection, Stem, TemporalBlock
 
 
 class Convolution(nn.Module):
@@ -25,14 +26,36 @@ class Convolution(nn.Module):
 
 
 class Projection(nn.Module):
-    """A `FrameProjection` of (batch, channels, mels, frames)."""
+    """A `FrameProjection` of (batch, channels, mels, frames) to (batch, features, 1, frames)."""
 
     def __init__(self, projection: FrameProjection) -> None:
         super().__init__()
-        self.linear, self.norm = projection.linear, projection.norm
+        self.linear, self.norm = projection.linear, norm_of_images(projection.norm)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.norm(F.conv1d(hidden.flatten(1, 2), self.linear.weight.unsqueeze(-1))))
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        weight = self.linear.weight.unflatten(1, (*hidden.shape[1:3], 1))
+        # (features, channels, mels, 1)
+        return torch.relu(self.norm(F.conv2d(hidden, weight)))
+
+
+class TimeConvolution(nn.Module):
+    """A `TemporalBlock` of (batch, channels, 1, frames), without dropout."""
+
+    def __init__(self, block: TemporalBlock) -> None:
+        super().__init__()
+        self.conv, self.norm = block.conv, norm_of_images(block.norm)
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        conv = self.conv
+        found = F.conv2d(hidden, conv.weight.unsqueeze(2), None, 1, (0, *conv.padding), (1, *conv.dilation))
+        return hidden + torch.relu(self.norm(found))
+
+
+def norm_of_images(norm: nn.BatchNorm1d) -> nn.BatchNorm2d:
+    """The same for four axes."""
+    own = nn.BatchNorm2d(norm.num_features, norm.eps)
+    own.load_state_dict(norm.state_dict())
+    return own.to(norm.weight.dtype).train(norm.training)
 
 
 class MelsFirst(nn.Module):
@@ -62,6 +85,8 @@ def time_last(module: nn.Module) -> nn.Module:
                 setattr(parent, name, nn.AvgPool2d(child.kernel_size[::-1]))
             elif isinstance(child, FrameProjection):
                 setattr(parent, name, Projection(child))
+            elif isinstance(child, TemporalBlock):
+                setattr(parent, name, TimeConvolution(child))
     return module
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 POWER_FLOOR = 1e-10  # as in feature_extraction_easysed
 DB_PER_NEPER = np.float32(10.0 / np.log(10.0))
-BLOCK_FRAMES = 2000  # whose spectra are in memory at once
+BLOCK_FRAMES = 400  # whose spectra are made at once: they stay in a processor's cache
 
 
 class ArrayLogMel:
@@ -51,22 +51,32 @@ class ArrayLogMel:
 
     def frames(self, samples: np.ndarray) -> np.ndarray:
         """Normalised frames (frames, mels) of one clip (samples,) at the extractor's rate, mono, full scale 1."""
-        padded = np.pad(np.asarray(samples, np.float32), (self.half, self.half))
+        padded = np.zeros(len(samples) + 2 * self.half, np.float32)
+        padded[self.half : self.half + len(samples)] = samples
         pieces = np.lib.stride_tricks.sliding_window_view(padded, 2 * self.half)
         pieces = pieces[:: self.hop_length_samples][: self.num_frames(len(samples))]
         blocks = [self._log_mel(pieces[start : start + BLOCK_FRAMES]) for start in range(0, len(pieces), BLOCK_FRAMES)]
         log_mel = np.concatenate(blocks)
         if self.mel_mean is None or self.mel_std is None:
             return log_mel
-        return (log_mel - np.asarray(self.mel_mean, np.float32)) / np.asarray(self.mel_std, np.float32)
+        log_mel -= np.asarray(self.mel_mean, np.float32)
+        log_mel /= np.asarray(self.mel_std, np.float32)
+        return log_mel
 
     def _log_mel(self, pieces: np.ndarray) -> np.ndarray:
         """dB (frames, mels) of windows (frames, samples) around their frames' samples."""
         before, after = pieces[:, self.half : 0 : -1], pieces[:, self.half :]
         # (frames, half a window), both from the middle outwards
-        power = ((after + before) @ self.cosines) ** 2 + ((after - before) @ self.sines) ** 2
+        power, other = (after + before) @ self.cosines, (after - before) @ self.sines
         # (frames, fft bins)
-        return DB_PER_NEPER * np.log(np.maximum(power @ self.mel_filters, np.float32(POWER_FLOOR)))
+        power *= power
+        other *= other
+        power += other
+        mels = power @ self.mel_filters
+        np.maximum(mels, np.float32(POWER_FLOOR), out=mels)
+        np.log(mels, out=mels)
+        mels *= DB_PER_NEPER
+        return mels
 
     def mel_hz(self) -> np.ndarray:
         """(mels,), Hz, the centres of the mel bands, as `EasySEDFeatureExtractor.mel_hz`."""

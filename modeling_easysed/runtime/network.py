@@ -58,7 +58,7 @@ class OnnxNetwork:
         """Hidden states (width, output frames), frame logits, embeddings."""
         hidden = self._run(f"head{exit_index}", stage)[0]
         weight, bias = self._classifiers[exit_index - 1]
-        return hidden, (weight @ hidden).T + bias, np.ascontiguousarray(hidden.T)
+        return hidden, (weight @ hidden).T + bias, hidden.T
 
     def passes(self, exit_index: int, shared: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """One matrix product: a mask on the input is a mask on the weights."""
