@@ -226,7 +226,10 @@ class _Spans(NamedTuple):
 def _change_point_boxes(probabilities: np.ndarray, parameters: dict[str, np.ndarray], frame_duration_s: float) -> Found:
     filter_frames = np.maximum(1, np.round(parameters["filter_s"] / frame_duration_s)).astype(np.int64)
     quiet = quiet_frames(probabilities, frame_duration_s, np.maximum(QUIET_S, parameters["filter_s"]))
-    values = np.ascontiguousarray(np.where(quiet, 0.0, probabilities).T)
+    audible = np.flatnonzero(~quiet.all(axis=0))  # a few of many classes; in the others nothing is found
+    quiet, filter_frames = quiet[:, audible], filter_frames[audible]
+    parameters = {name: own[audible] for name, own in parameters.items()}
+    values = np.ascontiguousarray(np.where(quiet, 0.0, probabilities[:, audible]).T)
     # (classes, frames)
     cumulative = _cumulate(values)
     spans = _rises_to_falls(_step_filter(cumulative, filter_frames))
@@ -234,7 +237,8 @@ def _change_point_boxes(probabilities: np.ndarray, parameters: dict[str, np.ndar
     if len(spans.label) == 0:
         return *spans, np.zeros(0)
     spans = _move_borders(spans, values, quiet.T, parameters["edge_level"][spans.label] * _level(values, spans))
-    return *spans, _quantile_inside(values, spans, parameters["score_quantile"][spans.label])
+    scores = _quantile_inside(values, spans, parameters["score_quantile"][spans.label])
+    return audible[spans.label], spans.onset, spans.offset, scores
 
 
 def quiet_frames(probabilities: np.ndarray, frame_duration_s: float, silence_s: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A trunk that computes the same with time as the last axis: (batch, channels, mels, frames).
 
-onnxruntime's convolutions are quick along rows of hundreds of frames and slow along rows of four mel bands, and those of
-images quicker than those of sequences: what has no mel bands any more keeps one. The weights stay as they lie in the
+onnxruntime's convolutions are quick along rows of hundreds of frames and slow along rows of four mel bands, and those
+of images quicker than those of sequences: what has no mel bands any more keeps one. The weights stay as they lie in the
 checkpoint: a graph names their transposes, which onnxruntime makes once, when it loads."""
 
 import copy
@@ -73,7 +73,7 @@ class FramesFirst(nn.Module):
 
 
 def time_last(module: nn.Module) -> nn.Module:
-    """A copy with time last wherever it has both axes; frequency biases and pools are turned, kernels when called."""
+    """A copy with time last, all of it of images; frequency biases and pools are turned, kernels when called."""
     module = copy.deepcopy(module)
     for parent in list(module.modules()):
         if isinstance(parent, Stem):
