@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .backbones_easysed import RecomputedBlock
 from .configuration_easysed import EasySEDConfig
 
 
@@ -62,7 +62,7 @@ class PatchAttention(nn.Module):
         return self.output(attended.transpose(1, 2).flatten(2))
 
 
-class PatchBlock(GradientCheckpointingLayer):
+class PatchBlock(RecomputedBlock):
     """Pre-norm attention and MLP on (batch, tokens, hidden size), without dropout, as the AST was trained."""
 
     def __init__(self, config: EasySEDConfig) -> None:

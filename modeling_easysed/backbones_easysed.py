@@ -3,12 +3,12 @@
 Both take (batch, frames, mels) and yield (batch, output frames, features) after every stage, one at a time, so that a
 caller who needs a shallow exit alone never computes the deeper ones."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_easysed import EasySEDConfig
 
@@ -239,7 +239,23 @@ class SelfAttention(nn.Module):
         return self.output(attended.transpose(1, 2).flatten(2))
 
 
-class TransformerBlock(GradientCheckpointingLayer):
+class RecomputedBlock(nn.Module):
+    """A block that the backward pass may compute once more, to save memory.
+
+    transformers' `gradient_checkpointing_enable` sets both attributes wherever it finds the first. As transformers' own
+    `GradientCheckpointingLayer`, whose import takes longer than to load a network and hear a clip.
+    """
+
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., torch.Tensor]
+
+    def __call__(self, *args: Any) -> torch.Tensor:
+        if self.gradient_checkpointing and self.training:
+            return self._gradient_checkpointing_func(super().__call__, *args)
+        return super().__call__(*args)
+
+
+class TransformerBlock(RecomputedBlock):
     """Pre-norm attention and MLP on (batch, frames, hidden size)."""
 
     def __init__(self, config: EasySEDConfig) -> None:

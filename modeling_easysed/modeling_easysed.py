@@ -6,9 +6,9 @@
                                     (the AST has patches in place of the stem)
       -> exit 1 .. exit N           (batch, output frames, classes) and (batch, classes); exit N is the teacher
 
-The stages stand in backbones_easysed.py and ast_easysed.py, the exits in exits_easysed.py. Every stage hands (batch,
-output frames, features) to its exit. All output frames lie on one time line: frame k is centred at
-k x `frame_duration_s`."""
+The stages stand in backbones_easysed.py and ast_easysed.py, the exits in exits_easysed.py; parts_easysed.py puts them
+together. Every stage hands (batch, output frames, features) to its exit. All output frames lie on one time line: frame
+k is centred at k x `frame_duration_s`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,13 +29,14 @@ from .ast_checkpoint_easysed import (
     load_ast_features,
     warn_of_untrained,
 )
-from .ast_easysed import PatchBackbone, PatchEmbedding
-from .backbones_easysed import ConvolutionalBackbone, Stem, TransformerBackbone
+from .ast_easysed import PatchEmbedding
+from .backbones_easysed import Stem
 from .configuration_easysed import EasySEDConfig
 from .draws_easysed import check_closed_form
-from .exits_easysed import INITIAL_CLASS_LOGIT, ExitHead, FrameClassifier, TokenHead
+from .exits_easysed import INITIAL_CLASS_LOGIT, FrameClassifier
 from .losses_easysed import distillation_losses, part_weights, supervised_losses, total_loss
 from .monte_carlo_easysed import MomentsOutput, MonteCarloOutput, evaluating, sample_masks
+from .parts_easysed import build_backbone, build_exits
 
 
 @dataclass
@@ -116,8 +117,7 @@ class EasySEDModel(EasySEDPreTrainedModel):
 
     def __init__(self, config: EasySEDConfig) -> None:
         super().__init__(config)
-        backbones = {"cnn": ConvolutionalBackbone, "transformer": TransformerBackbone, "ast": PatchBackbone}
-        self.backbone = backbones[config.backbone](config)
+        self.backbone = build_backbone(config)
         self.post_init()
 
     def stages(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
@@ -160,10 +160,7 @@ class EasySEDForSoundEventDetection(EasySEDPreTrainedModel):
     def __init__(self, config: EasySEDConfig) -> None:
         super().__init__(config)
         self.easysed = EasySEDModel(config)
-        heads: list[nn.Module] = [ExitHead(config, size) for size in self.easysed.backbone.feature_sizes]
-        if config.backbone == "ast" and config.kept_exits == config.max_exits:
-            heads[-1] = TokenHead(config)
-        self.exits = nn.ModuleList(heads)
+        self.exits = build_exits(config, self.easysed.backbone.feature_sizes)
         self.post_init()
 
     @classmethod

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 import torch
 
-from .modeling_easysed import EasySEDForSoundEventDetection
 from .monte_carlo_easysed import evaluating
+
+if TYPE_CHECKING:
+    from .modeling_easysed import EasySEDForSoundEventDetection
+    from .parts_easysed import BareDetector
 
 
 class TorchNetwork:
@@ -17,7 +21,7 @@ class TorchNetwork:
         model: on any device, of any dtype.
     """
 
-    def __init__(self, model: EasySEDForSoundEventDetection) -> None:
+    def __init__(self, model: Union["EasySEDForSoundEventDetection", "BareDetector"]) -> None:
         self.model, self.config, self.num_exits = model, model.config, model.num_exits
         head = model.exits[-1]
         self.num_sites, self.width = head.num_sites, head.classifier.in_features

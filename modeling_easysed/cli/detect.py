@@ -263,12 +263,19 @@ def _load(folder: str, args: argparse.Namespace, num_threads: int | None) -> Any
             f"modeling_easysed.export.graphs {args.model}) and --device cpu"
         )
     with quiet_bars(enabled=not args.debug):
-        from modeling_easysed import SoundEventDetectionPipeline
-
         if num_threads is not None:
             import torch
 
             torch.set_num_threads(num_threads)
+        if Path(folder).is_dir():
+            from modeling_easysed.runtime.torch_detector import TorchDetector
+
+            with contextlib.suppress(
+                ValueError, OSError, KeyError
+            ):  # another kind of checkpoint, or a fault that is named below
+                return TorchDetector(folder, args.device)
+        from modeling_easysed import SoundEventDetectionPipeline
+
         device = None if args.device == "auto" else args.device
         return SoundEventDetectionPipeline.from_pretrained(args.model, device=device)
 

@@ -1,4 +1,4 @@
-"""The detector that commands use where nothing needs PyTorch."""
+"""The detectors that commands use: of a checkpoint's folder, without transformers' import."""
 
 import json
 from collections.abc import Iterator
@@ -13,17 +13,20 @@ from modeling_easysed.runtime.log_mel import ArrayLogMel
 from modeling_easysed.runtime.network import OnnxNetwork, hash_file
 
 
-class OnnxDetector(Detector):
-    """Detects sound events as `SoundEventDetectionPipeline` does, on onnxruntime.
+class FolderDetector(Detector):
+    """Detects sound events as `SoundEventDetectionPipeline` does, with features made in numpy.
 
     Args:
-        folder: checkpoint with graphs, see `choice.runs_on_onnx`.
-        num_threads: as for `OnnxNetwork`.
+        folder: checkpoint.
+        model: its `Network`.
+
+    Raises:
+        ValueError: features that have no counterpart in numpy.
     """
 
-    def __init__(self, folder: str | Path, num_threads: int | None = None) -> None:
+    def __init__(self, folder: str | Path, model: Any) -> None:
         folder = Path(folder)
-        self.model = OnnxNetwork(folder, num_threads)
+        self.model = model
         saved = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
         self.feature_extractor = ArrayLogMel(saved)
         name, commit = folder_identity(str(folder))
@@ -42,4 +45,16 @@ class OnnxDetector(Detector):
         return self.postprocess(self._forward(self.preprocess(source), **forward), **post)
 
 
-__all__ = ["OnnxDetector"]
+class OnnxDetector(FolderDetector):
+    """On onnxruntime.
+
+    Args:
+        folder: checkpoint with graphs, see `choice.runs_on_onnx`.
+        num_threads: as for `OnnxNetwork`.
+    """
+
+    def __init__(self, folder: str | Path, num_threads: int | None = None) -> None:
+        super().__init__(folder, OnnxNetwork(folder, num_threads))
+
+
+__all__ = ["FolderDetector", "OnnxDetector"]
