@@ -19,7 +19,7 @@ from modeling_easysed import EasySEDConfig, EasySEDFeatureExtractor
 
 # Of scenes to learn from; those to be tested on are mixed of the clips as they are, over background alone, with the
 # sound as loud as in the validation soundscapes.
-NUM_POSITIVE_SCENES, NUM_NEGATIVE_SCENES = 300, 200
+NUM_POSITIVE_SCENES, NUM_NEGATIVE_SCENES = 900, 600
 NUM_TEST_SCENES = 120
 NUM_VARIANTS = 8
 SNR_DB, TEST_SNR_DB = (0.0, 28.0), (3.0, 27.0)
