@@ -11,7 +11,14 @@ import soundfile
 import torch
 import tune_decoding
 from f1_curves import Recording, curves_of, true_positives
-from soundscape_split import FramePrediction, class_names, predict_split, read_split
+from soundscape_split import (
+    FramePrediction,
+    class_names,
+    load_model,
+    predict_split,
+    predict_split_on_onnx,
+    read_split,
+)
 from tiny import LABELS, tiny_model
 
 from modeling_easysed import EasySEDConfig, EasySEDFeatureExtractor
@@ -310,6 +317,18 @@ def test_the_evaluation_command_prints_tables_and_writes_json(split_dir, checkpo
     assert costs[0]["parameters"] < costs[1]["parameters"] < costs[2]["parameters"]
     assert all(one["milliseconds_per_10_s"] > 0 for one in costs)
     assert "MACs per 10 s" in table and f"{costs[2]['parameters']:,}" in table
+
+
+def test_predictions_on_onnx_are_those_of_pytorch(split_dir, checkpoint):
+    pytest.importorskip("onnxruntime", reason='onnxruntime is not installed: pip install "easysed[export]"')
+    model, extractor = load_model("easysed-cnn")
+    _, _, paths = read_split(split_dir, "dev")
+    expected, found = predict_split(model, extractor, paths), predict_split_on_onnx("easysed-cnn", paths)
+    for file, (probabilities, borders) in expected.items():
+        np.testing.assert_allclose(found[file].probabilities, probabilities, atol=1e-4)
+        np.testing.assert_array_equal(found[file].borders, borders)
+    with pytest.raises(ValueError, match="--runtime onnx needs onnxruntime and a checkpoint with graphs"):
+        predict_split_on_onnx(str(checkpoint), paths)
 
 
 def test_the_tuning_command_writes_the_config_and_nothing_else(split_dir, checkpoint, small_grid, monkeypatch, capsys):

@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from soundscape_split import FramePrediction, References, class_names, load_model, predict_split, read_split
+from soundscape_split import (
+    FramePrediction,
+    References,
+    class_names,
+    load_model,
+    predict_split,
+    predict_split_on_onnx,
+    read_split,
+)
 from trust_report import trust_report
 
 from modeling_easysed import EasySEDForSoundEventDetection, SoundEventDetectionPipeline
@@ -207,13 +215,18 @@ def chosen_exits(text: str, num_exits: int) -> list[int]:
     return [int(text)]
 
 
-def evaluate_split(model_name: str, data_dir: str, split: str, exit_text: str) -> dict[str, Any]:
+def evaluate_split(
+    model_name: str, data_dir: str, split: str, exit_text: str, runtime: str = "torch"
+) -> dict[str, Any]:
     """Loads the model, predicts the split once for all exits and evaluates the chosen ones."""
     references, durations, paths = read_split(data_dir, split)
     model, feature_extractor = load_model(model_name)
     classes = class_names(model, references)
     exits = chosen_exits(exit_text, model.num_exits)
-    predictions = predict_split(model, feature_extractor, paths)
+    if runtime == "onnx":
+        predictions = predict_split_on_onnx(model_name, paths)
+    else:
+        predictions = predict_split(model, feature_extractor, paths)
     results = {
         "model": model_name,
         "data": data_dir,
@@ -243,10 +256,11 @@ def main() -> int:
     parser.add_argument("--split", default="test", help="which split (default: test)")
     parser.add_argument("--out", type=Path, help="JSON file for all figures")
     parser.add_argument("--report", type=Path, help="folder for the trust report of a calibrated model")
+    parser.add_argument("--runtime", choices=("torch", "onnx"), default="torch", help="of the predictions")
     parser.add_argument("--exit", default="all", help="'all' (default) or one exit, 1 = shallowest")
     arguments = parser.parse_args()
     try:
-        results = evaluate_split(arguments.model, arguments.data, arguments.split, arguments.exit)
+        results = evaluate_split(arguments.model, arguments.data, arguments.split, arguments.exit, arguments.runtime)
         if arguments.report is not None:
             pipe = SoundEventDetectionPipeline.from_pretrained(arguments.model)
             results["trust"] = trust_report(pipe, *read_split(arguments.data, arguments.split), arguments.report)

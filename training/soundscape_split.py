@@ -18,6 +18,8 @@ from modeling_easysed import EasySEDFeatureExtractor, EasySEDForSoundEventDetect
 from modeling_easysed.audio_easysed import read_audio
 from modeling_easysed.bundled import resolve_checkpoint
 from modeling_easysed.decoding_easysed import frame_borders
+from modeling_easysed.runtime.choice import runs_on_onnx
+from modeling_easysed.sampling_easysed import sigmoid
 
 COLUMNS = ("filename", "onset", "offset", "event_label")
 
@@ -122,4 +124,30 @@ def predict_split(
         probabilities = torch.sigmoid(logits.float()).cpu().numpy()
         borders = frame_borders(probabilities.shape[1], model.frame_duration_s, clip.duration)
         predictions[name] = FramePrediction(probabilities, borders)
+    return predictions
+
+
+def predict_split_on_onnx(name: str, paths: Mapping[str, Path]) -> dict[str, FramePrediction]:
+    """As `predict_split`, by what commands run where nothing needs PyTorch: features in numpy, graphs on onnxruntime.
+
+    Args:
+        name: bundled name or checkpoint folder.
+        paths: {file: path}, as from `read_split`.
+
+    Raises:
+        ValueError: a checkpoint without graphs that fit, or no onnxruntime.
+    """
+    folder = resolve_checkpoint(name)
+    if not runs_on_onnx(folder, "cpu"):
+        raise ValueError(f"--runtime onnx needs onnxruntime and a checkpoint with graphs, got {name}")
+    from modeling_easysed.runtime.detector import OnnxDetector
+
+    detector, predictions = OnnxDetector(folder), {}
+    network, extractor = detector.model, detector.feature_extractor
+    for file, path in tqdm(paths.items(), desc="predicting", unit="file", disable=not sys.stderr.isatty()):
+        clip = read_audio(path, extractor.sampling_rate)
+        stages = enumerate(network.stages(extractor.frames(clip.samples)), start=1)
+        probabilities = np.stack([sigmoid(network.plain(number, stage)[1]) for number, stage in stages])
+        borders = frame_borders(probabilities.shape[1], network.config.frame_duration_s, clip.duration)
+        predictions[file] = FramePrediction(probabilities, borders)
     return predictions
