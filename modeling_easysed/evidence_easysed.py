@@ -71,7 +71,9 @@ class _Measured(NamedTuple):
     mean: np.ndarray  # (grid, classes)
     total: np.ndarray  # (grid, classes)
     aleatoric: np.ndarray  # (grid, classes)
-    above_floor: np.ndarray  # (log-mel frames, mels), dB
+    log_mel: np.ndarray  # (log-mel frames, mels), normalised
+    floor: np.ndarray  # (mels,), normalised: what a band holds when nothing sounds
+    one_db: np.ndarray  # dB of one unit of them, (mels,) or one for all
     embeddings: np.ndarray  # (frames, exit hidden size)
     frame_exits: np.ndarray  # (frames,)
     frame_s: float
@@ -102,7 +104,8 @@ def gather_evidence(
     if not boxes:
         return []
     frame_s, hop_s = recording.frame_samples / sampling_rate, recording.hop_samples / sampling_rate
-    mel_db = recording.log_mel * (1.0 if mel_std is None else np.asarray(mel_std, np.float32))
+    one_db = np.float32(1.0) if mel_std is None else np.asarray(mel_std, np.float32)
+    floor = quantile_of_columns(recording.log_mel, FLOOR_QUANTILE) if floor_db is None else floor_db / one_db
     measured = _Measured(
         logits={start / sampling_rate: logits for start, logits in recording.views.items()},
         weights=recording.weights,
@@ -110,7 +113,9 @@ def gather_evidence(
         mean=raw,
         total=line.total,
         aleatoric=line.aleatoric,
-        above_floor=mel_db - (quantile_of_columns(mel_db, FLOOR_QUANTILE) if floor_db is None else floor_db),
+        log_mel=recording.log_mel,
+        floor=floor,
+        one_db=one_db,
         embeddings=recording.embeddings,
         frame_exits=recording.frame_exits,
         frame_s=frame_s,
@@ -124,6 +129,7 @@ def _evidence_of(box: Box, measured: _Measured) -> Evidence:
     own, weights, mean = box.class_index, measured.weights, measured.mean
     inside = frames_inside(box, 0.0, measured.frame_s, measured.exits.shape[1])
     on_grid = frames_inside(box, 0.0, measured.grid_s, len(mean))
+    in_frames = frames_inside(box, 0.0, measured.hop_s, len(measured.log_mel))
     exit_levels = to_logit(measured.exits[:, inside, own].mean(1))
     exit_levels = exit_levels[~np.isnan(exit_levels)]
     near = _around(box, measured)
@@ -148,7 +154,7 @@ def _evidence_of(box: Box, measured: _Measured) -> Evidence:
         onset_rise=onset[1],
         offset_rise=offset[1],
         overlap=float(others.max()) if len(others) > 0 else 0.0,
-        contrast_db=contrast(measured.above_floor[frames_inside(box, 0.0, measured.hop_s, len(measured.above_floor))]),
+        contrast_db=contrast((measured.log_mel[in_frames] - measured.floor) * measured.one_db),
         total=total,
         aleatoric=aleatoric,
         epistemic=total - aleatoric,

@@ -27,7 +27,7 @@ CLIPPED_MIN_PEAK, CLIPPED_SHARE, RIPPLED_MIN_SAMPLES = 0.1, 1e-4, 18
 SMALLEST_STEP, COARSE_STEP = 2.0**-15, 2.0**-7  # of 16-bit and of 8-bit audio
 
 # Band limits: filled up to a cliff, near-silence above. Resamplers and codecs make cliffs, sounds fall off gradually.
-LOUD_RANGE_DB, MIN_LOUD_FRAMES, MAX_LOUD_FRAMES = 30.0, 5, 128  # the spectrum is that of the loud frames
+LOUD_RANGE_DB, MIN_LOUD_FRAMES, MAX_LOUD_FRAMES = 30.0, 5, 64  # the spectrum is that of the loud frames
 BANDWIDTH_RANGE_DB = 60.0  # a bin this far below the strongest carries no energy worth the name
 CLIFF_WIDTH_HZ, CLIFF_DROP_DB, CLIFF_DEPTH_DB = 500.0, 40.0, 50.0
 MIN_CUTOFF_HZ, MAX_CUTOFF_HZ = 1000.0, 7000.0  # cliffs above are the low-pass of lossy formats, hardly a loss

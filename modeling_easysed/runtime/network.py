@@ -66,7 +66,7 @@ class OnnxNetwork:
         thinned = weight * masks[:, :1]
         # (passes, classes, width)
         logits = thinned.reshape(-1, self.width) @ shared
-        return logits.reshape(*thinned.shape[:2], -1).transpose(0, 2, 1) + bias
+        return np.add(logits.reshape(*thinned.shape[:2], -1).transpose(0, 2, 1), bias, order="C")
 
     def deviations(self, exit_index: int, shared: np.ndarray) -> np.ndarray:
         """As `FrameClassifier.variances`, its root."""
