@@ -23,6 +23,7 @@ from soundscape_split import (
     FramePrediction,
     References,
     class_names,
+    load_detector,
     load_model,
     predict_split,
     predict_split_on_onnx,
@@ -30,7 +31,7 @@ from soundscape_split import (
 )
 from trust_report import trust_report
 
-from modeling_easysed import EasySEDForSoundEventDetection, SoundEventDetectionPipeline
+from modeling_easysed import EasySEDForSoundEventDetection
 from modeling_easysed.costs import exit_costs
 from modeling_easysed.decoding_easysed import Box, candidate_boxes, decode, decoding_for_exit
 from modeling_easysed.metrics import event_based_metrics, psds, psds_from_boxes, segment_based_metrics
@@ -256,13 +257,13 @@ def main() -> int:
     parser.add_argument("--split", default="test", help="which split (default: test)")
     parser.add_argument("--out", type=Path, help="JSON file for all figures")
     parser.add_argument("--report", type=Path, help="folder for the trust report of a calibrated model")
-    parser.add_argument("--runtime", choices=("torch", "onnx"), default="torch", help="of the predictions")
+    parser.add_argument("--runtime", choices=("torch", "onnx"), default="torch", help="of predictions and trust")
     parser.add_argument("--exit", default="all", help="'all' (default) or one exit, 1 = shallowest")
     arguments = parser.parse_args()
     try:
         results = evaluate_split(arguments.model, arguments.data, arguments.split, arguments.exit, arguments.runtime)
         if arguments.report is not None:
-            pipe = SoundEventDetectionPipeline.from_pretrained(arguments.model)
+            pipe = load_detector(arguments.model, arguments.runtime)
             results["trust"] = trust_report(pipe, *read_split(arguments.data, arguments.split), arguments.report)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,14 +7,14 @@ import csv
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
 import torch
 from tqdm import tqdm
 
-from modeling_easysed import EasySEDFeatureExtractor, EasySEDForSoundEventDetection
+from modeling_easysed import EasySEDFeatureExtractor, EasySEDForSoundEventDetection, SoundEventDetectionPipeline
 from modeling_easysed.audio_easysed import read_audio
 from modeling_easysed.bundled import resolve_checkpoint
 from modeling_easysed.decoding_easysed import frame_borders
@@ -87,6 +87,22 @@ def load_model(name: str) -> tuple[EasySEDForSoundEventDetection, EasySEDFeature
     return model, EasySEDFeatureExtractor.from_pretrained(checkpoint)
 
 
+def load_detector(name: str, runtime: str = "torch") -> Any:
+    """What detects events of audio, by bundled name, folder or Hub id: the pipeline, or "onnx" as commands use it.
+
+    Raises:
+        ValueError: "onnx" for a checkpoint without graphs that fit, or without onnxruntime.
+    """
+    if runtime == "torch":
+        return SoundEventDetectionPipeline.from_pretrained(name)
+    folder = resolve_checkpoint(name)
+    if not runs_on_onnx(folder, "cpu"):
+        raise ValueError(f"--runtime onnx needs onnxruntime and a checkpoint with graphs, got {name}")
+    from modeling_easysed.runtime.detector import OnnxDetector
+
+    return OnnxDetector(folder)
+
+
 def class_names(model: EasySEDForSoundEventDetection, references: References) -> list[str]:
     """The model's classes in the order of its outputs.
 
@@ -137,12 +153,7 @@ def predict_split_on_onnx(name: str, paths: Mapping[str, Path]) -> dict[str, Fra
     Raises:
         ValueError: a checkpoint without graphs that fit, or no onnxruntime.
     """
-    folder = resolve_checkpoint(name)
-    if not runs_on_onnx(folder, "cpu"):
-        raise ValueError(f"--runtime onnx needs onnxruntime and a checkpoint with graphs, got {name}")
-    from modeling_easysed.runtime.detector import OnnxDetector
-
-    detector, predictions = OnnxDetector(folder), {}
+    detector, predictions = load_detector(name, "onnx"), {}
     network, extractor = detector.model, detector.feature_extractor
     for file, path in tqdm(paths.items(), desc="predicting", unit="file", disable=not sys.stderr.isatty()):
         clip = read_audio(path, extractor.sampling_rate)
