@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,21 +75,27 @@ def all_settings(num_exits: int, monte_carlo_blocks: int = 0) -> list[Setting]:
 
 
 @contextlib.contextmanager
-def shared_trunk(model: EasySEDForSoundEventDetection) -> Iterator[dict]:
-    """Inside, hidden states of a window are computed once and kept until the dict that is handed out is cleared."""
-    stages, kept = model.easysed.stages, {}
+def shared_trunk(model: Any) -> Iterator[dict]:
+    """Inside, hidden states of a window are computed once and kept until the dict that is handed out is cleared.
 
-    def remembered(values: torch.Tensor, mask: torch.Tensor | None = None) -> Iterable[torch.Tensor]:
-        key = (tuple(values.shape), hash(values.cpu().numpy().tobytes()))
+    Args:
+        model: of PyTorch, or a `Network`.
+    """
+    trunk = model if hasattr(model, "stages") else model.easysed
+    stages, kept = trunk.stages, {}
+
+    def remembered(values: Any, *mask: torch.Tensor | None) -> Iterable[Any]:
+        content = values if isinstance(values, np.ndarray) else values.cpu().numpy()
+        key = (content.shape, hash(content.tobytes()))
         if key not in kept:
-            kept[key] = list(stages(values, mask))
+            kept[key] = list(stages(values, *mask))
         return kept[key]
 
-    model.easysed.stages = remembered
+    trunk.stages = remembered
     try:
         yield kept
     finally:
-        del model.easysed.stages
+        del trunk.stages
 
 
 def read_sources(paths: dict[str, Path], sampling_rate: int) -> Iterator[tuple[str, np.ndarray, float]]:
