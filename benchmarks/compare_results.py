@@ -3,8 +3,8 @@
     python training/evaluate.py --model easysed-cnn --data ../shared/data/soundscapes --runtime onnx --out onnx.json
     python benchmarks/compare_results.py benchmarks/results/easysed-cnn.json onnx.json
 
-Prints how many figures were compared and the largest difference of each part; ends with 1 where one is above --within or
-anything else differs."""
+Prints how many figures were compared and the largest difference of each part; ends with 1 where one is above --within
+or anything else differs."""
 
 import argparse
 import json
