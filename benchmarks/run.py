@@ -26,11 +26,12 @@ from modeling_easysed import BUNDLED_CHECKPOINTS
 
 NUM_WARM_UP = 3
 THREADS = (1, 2)
-PROMISES = {  # of one run on two cores
+PROMISES: dict[str, float | None] = {  # of one run on two cores; None = nothing is promised
     "CNN teacher against CNN14's shape": 40,
     "smallest CNN student against CNN14's shape": 150,
     "CNN teacher against AST base": 150,
-    "trusted student against CNN14's shape": 30,
+    "trusted inference with the student against CNN14's shape": 30,
+    "trusted detection, to judged events, against CNN14's shape": None,
     "an hour, plain, times real time": 400,
     "an hour, trusted, times real time": 80,
 }
@@ -119,7 +120,9 @@ def ratios(found: dict[str, Any], whole: dict[str, Any]) -> dict[str, float]:
         "CNN teacher against CNN14's shape": cnn14 / teacher,
         "smallest CNN student against CNN14's shape": cnn14 / student,
         "CNN teacher against AST base": ast / teacher,
-        "trusted student against CNN14's shape": cnn14 / fastest(detection, "exit 1, trusted"),
+        "trusted inference with the student against CNN14's shape": cnn14
+        / fastest(detection, "exit 1, trusted inference"),
+        "trusted detection, to judged events, against CNN14's shape": cnn14 / fastest(detection, "exit 1, trusted,"),
         "an hour, plain, times real time": whole["long file"]["plain, onnx"]["times_real_time"],
         "an hour, trusted, times real time": whole["long file"]["trusted, onnx"]["times_real_time"],
     }
@@ -150,7 +153,9 @@ def case_table(cases: dict[str, Any]) -> list[str]:
 def markdown(result: dict[str, Any]) -> list[str]:
     """Promises, then a table per group."""
     lines = ["| promise | at least | measured |", "| --- | --- | --- |"]
-    lines += [f"| {name} | {PROMISES[name]} x | {value:g} x |" for name, value in result["ratios"].items()]
+    for name, value in result["ratios"].items():
+        least = "" if PROMISES[name] is None else f"{PROMISES[name]} x"
+        lines.append(f"| {name} | {least} | {value:g} x |")
     lines += ["", *case_table(result["cases"])]
     lines += [
         "",

@@ -21,7 +21,9 @@ from modeling_easysed import BUNDLED_CHECKPOINTS, SoundEventDetectionPipeline
 from modeling_easysed.costs import exit_costs
 from modeling_easysed.decoding_easysed import candidate_boxes, frame_borders
 from modeling_easysed.export.graph import ExportGraph
+from modeling_easysed.recording_easysed import FrameLine, frame_line, sample_recording
 from modeling_easysed.runtime.detector import OnnxDetector
+from modeling_easysed.sampling_easysed import Sampling
 
 SECONDS, RATE, MELS = 10, 16000, 64
 MATRIX = 1536  # rows and columns of the product that gives the ceiling
@@ -164,14 +166,30 @@ def executorch_call(folder: Path, graph: ExportGraph) -> Callable[[], object]:
 
 
 def detections(name: str, threads: int) -> list[Case]:
-    """Samples to judged events, the smallest student and the teacher, plain and with 20 passes x 5 shifts."""
+    """Samples to judged events, the smallest student and the teacher, plain and with 20 passes x 5 shifts.
+
+    Of the latter also the part before decoding, see `infer`.
+    """
     source, cases = recording(SECONDS, RATE), []
     for runtime, detector in zip(("PyTorch", "onnxruntime"), detectors(name, threads), strict=True):
         for number in (1, detector.model.num_exits):
             for title, settings in (("plain", PLAIN), ("trusted", TRUSTED)):
                 run = partial(detector, source, exit=number, **settings)
                 cases.append(Case(f"exit {number}, {title}, {runtime}", run))
+            run = partial(infer, detector, source["array"], number)
+            cases.append(Case(f"exit {number}, trusted inference, {runtime}", run))
     return cases
+
+
+def infer(detector: Any, samples: np.ndarray, exit_index: int) -> FrameLine:
+    """Samples to mean probabilities, entropies and spread with 20 passes x 5 shifts: a trusted detection before events.
+
+    Without checks of the audio, decoding, evidence, judging, and what pictures are drawn from.
+    """
+    network, extractor = detector.model, detector.feature_extractor
+    sampling = Sampling(TRUSTED["uncertainty"], TRUSTED["passes"])
+    recording = sample_recording(network, extractor, samples, sampling, TRUSTED["shifts"], exit_index)
+    return frame_line(recording, detector.calibration.temperatures(recording.frame_exits))
 
 
 PARTS = {  # functions that detector_easysed calls; the rest is judging, envelopes and the like
