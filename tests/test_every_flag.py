@@ -86,7 +86,7 @@ def test_every_setting_of_trust_reaches_the_pipeline(command):
 def test_the_runtime_that_is_asked_for_is_loaded(command):
     """Beside whole detections of both, tests/test_runtime.py."""
     paths = {"detect": ["a.wav"], "cluster": ["a.wav", "--out", "set"], "stream": []}[command]
-    for runtime, kind in (("torch", "SoundEventDetectionPipeline"), ("onnx", "OnnxDetector")):
+    for runtime, kind in (("torch", "TorchDetector"), ("onnx", "OnnxDetector")):
         args = build_parser().parse_args([command, *paths, "--device", "cpu", "--runtime", runtime])
         args.debug = False
         assert type(detect.load_pipeline(args)).__name__ == kind
