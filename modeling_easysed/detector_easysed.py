@@ -272,4 +272,15 @@ class Detector:
         return picture * np.array(extractor.mel_std, np.float32) + np.array(extractor.mel_mean, np.float32)
 
 
-__all__ = ["PICTURE_COLUMNS", "Detector"]
+def check_sizes(config: Any, extractor: Any) -> None:
+    """Raises ValueError when a feature extractor's sizes are not the model's."""
+    needed = (config.sampling_rate, config.hop_length_samples, config.num_mel_bins)
+    given = (extractor.sampling_rate, extractor.hop_length_samples, extractor.feature_size)
+    if needed != given:
+        raise ValueError(
+            f"feature extractor must have the model's sampling rate, hop and mel bands {needed}, got {given}: "
+            "load both from the same checkpoint"
+        )
+
+
+__all__ = ["PICTURE_COLUMNS", "Detector", "check_sizes"]

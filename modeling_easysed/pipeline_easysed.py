@@ -10,7 +10,7 @@ from transformers import Pipeline, PreTrainedModel
 from .ast_checkpoint_easysed import read_ast_config
 from .configuration_easysed import EasySEDConfig
 from .detection_easysed import Detection
-from .detector_easysed import Detector
+from .detector_easysed import Detector, check_sizes
 from .feature_extraction_easysed import EasySEDFeatureExtractor
 from .modeling_easysed import EasySEDForSoundEventDetection
 from .receipt_easysed import model_identity
@@ -45,17 +45,7 @@ class SoundEventDetectionPipeline(Detector, Pipeline):
             )
         self._identify(model.config, *model_identity(model))
         super().__init__(model, *args, task=task, **kwargs)  # checks the parameters of calls, so it needs the above
-        self._check_sizes()
-
-    def _check_sizes(self) -> None:
-        config, extractor = self.model.config, self.feature_extractor
-        needed = (config.sampling_rate, config.hop_length_samples, config.num_mel_bins)
-        given = (extractor.sampling_rate, extractor.hop_length_samples, extractor.feature_size)
-        if needed != given:
-            raise ValueError(
-                f"feature extractor must have the model's sampling rate, hop and mel bands {needed}, got {given}: "
-                "load both from the same checkpoint"
-            )
+        check_sizes(self.model.config, self.feature_extractor)
 
     @classmethod
     def from_pretrained(

@@ -174,7 +174,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def probabilities_and_entropy(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and entropies in nats of Bernoulli variables with these logits, any shape; finite for any logit.
+    """Probabilities and entropies in nats of Bernoulli variables with these logits, any shape; finite where these are.
 
     From one exponential, in place: what is written anew costs more here than what is computed.
     """

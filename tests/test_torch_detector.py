@@ -74,6 +74,13 @@ def test_other_features_are_left_to_the_pipeline(checkpoint, data_dir, capsys):
     assert json.loads(capsys.readouterr().out)["events"] is not None
 
 
+def test_features_of_another_model_are_explained_by_the_pipeline(checkpoint, capsys, data_dir):
+    EasySEDFeatureExtractor(feature_size=40).save_pretrained(checkpoint)
+    path = str(data_dir / "soundscapes" / "audio" / "test" / "test_0010.ogg")
+    assert main(["detect", path, "--model", str(checkpoint), "--device", "cpu"]) == 2
+    assert "feature extractor must have the model's sampling rate, hop and mel bands" in capsys.readouterr().err
+
+
 def test_a_device_that_is_not_there_is_one_line(checkpoint, capsys, data_dir):
     path = str(data_dir / "soundscapes" / "audio" / "test" / "test_0010.ogg")
     assert main(["detect", path, "--model", str(checkpoint), "--device", "cuda:99"]) == 2

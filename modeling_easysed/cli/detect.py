@@ -270,9 +270,8 @@ def _load(folder: str, args: argparse.Namespace, num_threads: int | None) -> Any
         if Path(folder).is_dir():
             from modeling_easysed.runtime.torch_detector import TorchDetector
 
-            with contextlib.suppress(
-                ValueError, OSError, KeyError
-            ):  # another kind of checkpoint, or a fault that is named below
+            # what is no checkpoint of that kind, or is broken, is loaded or explained below
+            with contextlib.suppress(ValueError, OSError, KeyError):
                 return TorchDetector(folder, args.device)
         from modeling_easysed import SoundEventDetectionPipeline
 

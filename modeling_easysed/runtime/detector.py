@@ -1,4 +1,4 @@
-"""The detectors that commands use: of a checkpoint's folder, without transformers' import."""
+"""The detectors that commands use: of a checkpoint's folder, without transformers' models."""
 
 import json
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_easysed.detection_easysed import Detection
-from modeling_easysed.detector_easysed import Detector
+from modeling_easysed.detector_easysed import Detector, check_sizes
 from modeling_easysed.receipt_easysed import folder_identity
 from modeling_easysed.runtime.choice import WEIGHTS
 from modeling_easysed.runtime.log_mel import ArrayLogMel
@@ -21,7 +21,7 @@ class FolderDetector(Detector):
         model: its `Network`.
 
     Raises:
-        ValueError: features that have no counterpart in numpy.
+        ValueError: features that have no counterpart in numpy, or whose sizes are not the model's.
     """
 
     def __init__(self, folder: str | Path, model: Any) -> None:
@@ -29,6 +29,7 @@ class FolderDetector(Detector):
         self.model = model
         saved = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
         self.feature_extractor = ArrayLogMel(saved)
+        check_sizes(model.config, self.feature_extractor)
         name, commit = folder_identity(str(folder))
         self._identify(self.model.config, name, hash_file(folder / WEIGHTS) if commit is None else commit)
 

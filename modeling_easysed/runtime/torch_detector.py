@@ -1,4 +1,4 @@
-"""A checkpoint's folder on PyTorch, without transformers' models, whose import takes longer than an hour of sound."""
+"""A checkpoint's folder on PyTorch, without transformers' models, whose import takes seconds."""
 
 from pathlib import Path
 
