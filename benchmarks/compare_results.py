@@ -3,8 +3,8 @@
     python training/evaluate.py --model easysed-cnn --data ../shared/data/soundscapes --runtime onnx --out onnx.json
     python benchmarks/compare_results.py benchmarks/results/easysed-cnn.json onnx.json
 
-Prints how many figures were compared and the largest difference of each part; ends with 1 where one is above --within
-or anything else differs."""
+Prints how many figures were compared and the largest difference of each part; ends with 1 where one is above --within,
+anything else differs, or nothing could be compared."""
 
 import argparse
 import json
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--within", type=float, default=1e-4, help="largest difference allowed (default: 1e-4)")
     options = parser.parse_args(argv)
     one, other = (json.loads(path.read_text(encoding="utf-8")) for path in (options.one, options.other))
-    is_same = True
+    is_same = any(part in one and part in other for part in PARTS)
     for part in PARTS:
         if part not in one or part not in other:
             print(f"{part}: not in both")

@@ -30,3 +30,11 @@ def test_what_differs_is_named(tmp_path, capsys, change, status, line):
         path.write_text(json.dumps(result))
     assert compare_results.main([str(path) for path in paths]) == status
     assert capsys.readouterr().out.splitlines() == [line, "trust: not in both"]
+
+
+def test_nothing_in_common_is_not_the_same(tmp_path, capsys):
+    paths = [tmp_path / "one.json", tmp_path / "other.json"]
+    for path, result in zip(paths, (RESULT, {"other": 1}), strict=True):
+        path.write_text(json.dumps(result))
+    assert compare_results.main([str(path) for path in paths]) == 1
+    assert capsys.readouterr().out.splitlines() == ["exits: not in both", "trust: not in both"]
