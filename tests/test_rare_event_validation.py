@@ -1,5 +1,7 @@
 """Cross-validation of both phases: no model is tested on a fold that it heard."""
 
+import copy
+
 import new_label
 import numpy as np
 import pytest
@@ -104,15 +106,21 @@ def test_phase_two_blends_and_keeps_folds_apart(learning):
 
 
 def test_tuning_leaves_every_group_out_once(learning, monkeypatch):
-    asked = []
+    asked, seeds = [], []
 
     def fake(model, data, is_held, accelerator, seed, steps, name):
         asked.append(
             [sorted(set(scenes.folds[held].tolist())) for scenes, held in zip(data.scenes, is_held, strict=True)]
         )
-        return model
+        seeds.append(seed)
+        tuned = copy.deepcopy(model)
+        set_new_rows(tuned, torch.zeros(3, 8), torch.full((3,), float(len(asked))))
+        return tuned
 
     monkeypatch.setattr("rare_event_validation.fine_tune", fake)
     tuned = learning.tune(Accelerator(cpu=True), 1)
-    assert asked == [[[0, 1]] * 2, [[2, 3]] * 2, [[4]] * 2, [[], []]]
+    assert asked == [[[0, 1]] * 2, [[2, 3]] * 2, [[4]] * 2] and len(set(seeds)) == 3
     assert len(tuned.groups) == 3
+    start, mean = tuned.final
+    assert torch.equal(start.exits[0].classifier.weight, learning._with_rows(0).exits[0].classifier.weight)
+    assert [head.classifier.bias[-1].item() for head in mean.exits] == [2.0] * 3  # of 1, 2 and 3

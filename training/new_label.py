@@ -341,6 +341,18 @@ def blended(
     return model
 
 
+@torch.no_grad()
+def mean_model(models: list[EasySEDForSoundEventDetection]) -> EasySEDForSoundEventDetection:
+    """A model whose weights are the means of others' that began alike; buffers are those of the first.
+
+    Source: Wortsman et al. 2022, Model Soups: Averaging Weights of Multiple Fine-Tuned Models, ICML.
+    """
+    mean = copy.deepcopy(models[0])
+    for own, *others in zip(mean.parameters(), *(model.parameters() for model in models), strict=True):
+        own.copy_(torch.stack([other.detach() for other in others]).mean(0))
+    return mean
+
+
 __all__ = [
     "Frozen",
     "NewRows",
@@ -349,6 +361,7 @@ __all__ = [
     "fine_tune",
     "fit_new_rows",
     "frozen_norms",
+    "mean_model",
     "run_frozen",
     "scene_weights",
     "set_new_rows",

@@ -25,7 +25,8 @@ from tune_decoding import with_id
 from modeling_easysed import EasySEDFeatureExtractor, EasySEDForSoundEventDetection
 from modeling_easysed.decoding_easysed import decode, decoding_for_exit, frame_borders
 
-SHARES = (1.0, 0.75, 0.5, 0.25)  # of the change of all weights, the first that spares the old classes is kept
+SHARES = (0.75, 0.5, 0.25)  # of the change of all weights, the first that spares the old classes is kept
+ALL = (1.0,)  # where the old classes do not matter
 OTHER_RATE_PER_HOUR = 1.0  # at which the recall is reported besides the chosen threshold
 
 
@@ -114,7 +115,7 @@ def choose_phase(
         )
         return first
     tuned = learning.tune(accelerator, settings.fine_tune_steps)
-    shares = SHARES[:1] if settings.fine_tune == "always" else SHARES
+    shares = ALL if settings.fine_tune == "always" else SHARES
     for share in shares:
         model = blended(*tuned.final, share)
         model.config.decoding = learning.base.config.decoding  # the old classes' is the same in all phases
@@ -151,7 +152,7 @@ class Cost:
         if self.before is not None and self.after is not None:
             loss = mean_loss(self.before, self.after)
             points = f"cost the old classes {100 * loss:.1f} points" if loss > 0 else "cost the old classes nothing"
-            return f"{points} (mean of event-based and segment-based F1; {100 * MAX_LOSS:g} are allowed)"
+            return f"{points} (mean of event-based and segment-based F1; at most {100 * MAX_LOSS:g} allowed)"
         return (
             f"agrees with the base on the old classes in {100 * self.agreement['frame_f1']:.0f} % of "
             f"{self.agreement['active_frames']} frames (F1; {100 * MIN_AGREEMENT:.0f} % of {MIN_ACTIVE_FRAMES} or more "
