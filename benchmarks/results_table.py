@@ -3,7 +3,9 @@
     python benchmarks/results_table.py "CNN=runs/cnn-0.json,runs/cnn-1.json" "Transformer=runs/transformer-0.json,..."
 
 A cell is the mean over the group's files, with the standard deviation (n - 1) behind it. Parameters and
-multiply-accumulates are the same for all seeds; a result without costs, or PSDS without boxes, shows "-"."""
+multiply-accumulates are the same for all seeds; a result without costs, or PSDS without boxes, shows "-". With --speed
+the milliseconds are not those of the evaluation, which other work may have slowed, but those that benchmarks/run.py
+measured of a network with as many multiply-accumulates: PyTorch / onnxruntime."""
 
 import argparse
 import json
@@ -32,8 +34,30 @@ def cell(values: list[float | None], decimals: int = 3) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
 
 
-def cost_cells(costs: list[dict[str, Any] | None], name: str) -> list[str]:
-    """The columns of COSTS of one exit, from its costs in every result.
+def read_speed(path: Path) -> dict[int, str]:
+    """{multiply-accumulates per 10 s: "PyTorch / onnxruntime" milliseconds on one thread} of what run.py wrote.
+
+    Raises:
+        ValueError: when it is no such file.
+        OSError: when it cannot be read.
+    """
+    try:
+        cases = json.loads(path.read_text(encoding="utf-8"))["cases"]["1"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(f"{path} must be JSON of benchmarks/run.py --out with cases on 1 thread") from None
+    found: dict[int, dict[str, float]] = {}
+    for group in (group for name, group in cases.items() if name.startswith("network ")):
+        for name, case in group.items():
+            found.setdefault(case["macs"], {})[name.split(", ")[1]] = case["ms"]
+    return {
+        macs: " / ".join(f"{own[name]:.1f}" for name in ("PyTorch", "onnxruntime"))
+        for macs, own in found.items()
+        if {"PyTorch", "onnxruntime"} <= own.keys()
+    }
+
+
+def cost_cells(costs: list[dict[str, Any] | None], name: str, speed: dict[int, str] | None = None) -> list[str]:
+    """The columns of COSTS of one exit, from its costs in every result; milliseconds as in `read_speed` where given.
 
     Raises:
         ValueError: when the results do not come from networks of one size.
@@ -45,10 +69,11 @@ def cost_cells(costs: list[dict[str, Any] | None], name: str) -> list[str]:
         if len(found) > 1:
             raise ValueError(f"the files of group {name!r} must hold networks of one size, got {count} {found}")
     parameters, macs = (costs[0][count] for count in COUNTS)
-    return [f"{parameters:,}", f"{macs / 1e6:,.0f} M", cell([one["milliseconds_per_10_s"] for one in costs], 1)]
+    own = cell([one["milliseconds_per_10_s"] for one in costs], 1) if speed is None else speed.get(macs, "-")
+    return [f"{parameters:,}", f"{macs / 1e6:,.0f} M", own]
 
 
-def group_rows(name: str, results: list[dict[str, Any]]) -> list[str]:
+def group_rows(name: str, results: list[dict[str, Any]], speed: dict[int, str] | None = None) -> list[str]:
     """One row per exit of a group of results with the same exits.
 
     Raises:
@@ -58,7 +83,7 @@ def group_rows(name: str, results: list[dict[str, Any]]) -> list[str]:
     for exit_name in results[0]["exits"]:
         exits = [result["exits"][exit_name] for result in results]
         cells = [cell(list(values)) for values in zip(*map(scores_of, exits), strict=True)]
-        cells += cost_cells([one.get("costs") for one in exits], name)
+        cells += cost_cells([one.get("costs") for one in exits], name, speed)
         rows.append(f"| {name} | {exit_name} | {len(results)} | " + " | ".join(cells) + " |")
     return rows
 
@@ -107,10 +132,12 @@ def read_result(path: Path) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="+", metavar="NAME=FILE,FILE,...")
+    parser.add_argument("--speed", type=Path, help="JSON of benchmarks/run.py to take the milliseconds from")
     arguments = parser.parse_args()
     try:
         groups = [read_group(text) for text in arguments.groups]
-        rows = [row for name, results in groups for row in group_rows(name, results)]
+        speed = None if arguments.speed is None else read_speed(arguments.speed)
+        rows = [row for name, results in groups for row in group_rows(name, results, speed)]
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -99,6 +99,22 @@ def test_the_command_prints_all_groups(tmp_path, monkeypatch, capsys):
     assert "| rain | 0.300 ± 0.000 | 0.300 ± 0.000 |" in lines  # of the deepest exit
 
 
+def test_milliseconds_of_the_speed_suite(tmp_path, monkeypatch, capsys):
+    """Networks are told apart by their multiply-accumulates; one that was not measured on both shows a dash."""
+    network = {
+        f"exit 1, {name}": {"ms": ms, "macs": 45_600_000} for name, ms in (("PyTorch", 4.06), ("onnxruntime", 2))
+    }
+    other = {"exit 2, PyTorch": {"ms": 9.0, "macs": 7}}
+    cases = {"1": {"ceiling": {"matrix product": {"ms": 1, "macs": 3}}, "network easysed-cnn": network | other}}
+    speed = results_table.read_speed(Path(write(tmp_path, "speed.json", {"cases": cases})))
+    assert speed == {45_600_000: "4.1 / 2.0"}
+    file = write(tmp_path, "1.json", result(0.1, 0.3))
+    assert run(results_table, monkeypatch, f"CNN={file}", "--speed", str(tmp_path / "speed.json")) == 0
+    assert cells(capsys.readouterr().out.splitlines()[2])[-1] == "4.1 / 2.0"
+    assert run(results_table, monkeypatch, f"CNN={file}", "--speed", file) == 2
+    assert "must be JSON of benchmarks/run.py" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
