@@ -242,9 +242,9 @@ def test_phase_two_must_find_more():
     assert judged(0.4, fine_tune="always")[0]
 
 
-@pytest.mark.parametrize("event, segment, is_kept", [(0.685, 0.70, True), (0.68, 0.69, False), (0.72, 0.72, True)])
+@pytest.mark.parametrize("event, segment, is_kept", [(0.66, 0.70, True), (0.65, 0.68, False), (0.72, 0.72, True)])
 def test_phase_two_must_spare_the_old_classes(event, segment, is_kept):
-    """From 0.70 and 0.70; a mean loss of 0.01 is allowed."""
+    """From 0.70 and 0.70; a mean loss of 0.02 is allowed."""
     kept, sentence = judged(0.9, figures(0.70, 0.70), figures(event, segment))
     assert kept == is_kept and ("costs too much" in sentence) != is_kept
 
