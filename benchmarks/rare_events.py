@@ -315,6 +315,8 @@ def table(trials: list[dict[str, Any]]) -> str:
     for label in [*labels, *(["all"] if len(labels) > 1 else [])]:
         for num_clips in sorted({trial["num_clips"] for trial in trials}):
             own = [t for t in trials if label in (t["label"], "all") and t["num_clips"] == num_clips]
+            if not own:
+                continue
             kept = sum(trial["phase"]["number"] == 2 for trial in own)
             cells = [mean_and_deviation([figure(trial, path) for trial in own]) for path in COLUMNS.values()]
             lines.append(f"| {label} | {num_clips} | {len(own)} | {kept} | " + " | ".join(cells) + " |")

@@ -151,6 +151,16 @@ def test_the_table_has_mean_and_deviation_over_seeds():
     assert lines[-1] == "- rain, 5 clips, seed 0, phase 1: at 1 false alarm per hour 0.8!"
 
 
+def test_a_class_without_trials_of_some_number_of_clips_has_no_such_row():
+    lines = rare_events.table([trial("beep", 0, 0.4) | {"num_clips": 20}, trial("rain", 0, 0.8)]).split("\n")
+    assert [line.split(" | ")[:2] for line in lines[2:6]] == [
+        ["| beep", "20"],
+        ["| rain", "5"],
+        ["| all", "5"],
+        ["| all", "20"],
+    ]
+
+
 def test_a_base_that_heard_the_class(data, tmp_path, capsys):
     base = tmp_path / "base"
     tiny_model().save_pretrained(base)
