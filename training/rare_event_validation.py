@@ -198,8 +198,8 @@ class Learning:
     def tune(self, accelerator: Accelerator, steps: int) -> Tuned:
         """All weights, from where phase 1 ended, without each group of folds; together, the mean of what they became.
 
-        There are three groups, so two networks heard each recording. The mean of their weights finds about as much as one
-        of them, changes less of the old classes (benchmarks/results.md), and spares a fourth run.
+        There are three groups, so two networks heard each recording. The mean of their weights finds about as much as
+        one of them, changes less of the old classes (benchmarks/results.md), and spares a fourth run.
         Source: Wortsman et al. 2022, Model Soups, ICML.
         """
         names = ("learn", "background")
